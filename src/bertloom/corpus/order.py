@@ -1,0 +1,107 @@
+"""The order of examples: computed from (seed, index), never stored, so a step number is all a resume needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from bertloom.corpus.arrays import Corpus
+from bertloom.errors import InputError
+
+MASK = (1 << 64) - 1
+ROUNDS = 4
+
+
+def mix(*words: int) -> int:
+    """A 64-bit hash of whole numbers (the finaliser of splitmix64, chained)."""
+    state = 0
+    for word in words:
+        state = (state + word + 0x9E3779B97F4A7C15) & MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+        state ^= state >> 31
+    return state
+
+
+def permuted(index: int, size: int, key: int) -> int:
+    """Where a pseudo-random permutation of `range(size)` sends `index`: a Feistel network, walked until inside."""
+    assert 0 <= index < size
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    low = (1 << half) - 1
+    while True:
+        left, right = index >> half, index & low
+        for turn in range(ROUNDS):
+            left, right = right, left ^ (mix(key, turn, right) & low)
+        index = (left << half) | right
+        if index < size:
+            return index
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one example is drawn from: the run's seed, the example's index from 0, and its most tokens."""
+
+    seed: int
+    index: int
+    length: int
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """The one stream of random numbers of this example."""
+        return np.random.Generator(np.random.Philox(key=mix(self.seed, self.length, self.index)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an example begins: a document, and a token of the corpus inside it, at a sentence's start if it can be."""
+
+    document: int
+    token: int
+
+
+class Chunks:
+    """Documents cut into runs of `stride` tokens; each epoch shifts the cuts and visits every run once.
+
+    Documents with fewer than `least` sentences have no runs; raises `InputError` where none is left.
+    """
+
+    def __init__(self, corpus: Corpus, stride: int, least: int):
+        self.corpus, self.stride = corpus, stride
+        tokens = np.diff(corpus.spans)
+        sentences = np.diff(np.asarray(corpus.documents))
+        counts = np.where(sentences >= least, -(-tokens // stride), 0)
+        self.ends = np.cumsum(counts)
+        if not len(self.ends) or not self.ends[-1]:
+            raise InputError(f"no document with {least} sentences or more, at least one needed", corpus.path)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def place(self, draw: Draw) -> Place:
+        """Where example `draw.index` begins: epoch and permutation are functions of seed and index."""
+        epoch, position = divmod(draw.index, len(self))
+        run = permuted(position, len(self), mix(draw.seed, self.stride, epoch))
+        document = int(np.searchsorted(self.ends, run, side="right"))
+        first, end = int(self.corpus.spans[document]), int(self.corpus.spans[document + 1])
+        runs = -(-(end - first) // self.stride)
+        shift = mix(draw.seed, epoch, document) % (runs * self.stride - (end - first) + 1)
+        part = run - (int(self.ends[document - 1]) if document else 0)
+        return Place(document, self._snapped(document, max(first, first + part * self.stride - shift)))
+
+    def _snapped(self, document: int, token: int) -> int:
+        """The start of the sentence around a token, unless that lies a whole run back."""
+        start = int(self.corpus.sentences[sentence_of(self.corpus, token)])
+        return start if token - start < self.stride else token
+
+
+@lru_cache(maxsize=16)
+def chunks(corpus: Corpus, stride: int, least: int = 1) -> Chunks:
+    """The runs of a corpus, made once for each stride."""
+    return Chunks(corpus, stride, least)
+
+
+def sentence_of(corpus: Corpus, token: int) -> int:
+    """The number of the sentence that holds a token of the corpus."""
+    return int(np.searchsorted(corpus.sentences, token, side="right")) - 1

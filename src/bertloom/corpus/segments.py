@@ -1,0 +1,110 @@
+"""Segments: which tokens of the corpus make an example. Plain functions of a corpus and a draw.
+
+Each gives token ranges `(start, stop)` of the corpus that never cross a document.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bertloom.corpus.arrays import Corpus
+from bertloom.corpus.order import Chunks, Draw, chunks, mix, permuted, sentence_of
+from bertloom.errors import InputError
+
+SHORT_SHARE = 0.1
+SHORTEST = 2
+
+
+class Span(NamedTuple):
+    """Tokens `start` to `stop` of the corpus."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        return self.stop - self.start
+
+
+class Pair(NamedTuple):
+    """Two spans, and whether the second follows the first in its document."""
+
+    first: Span
+    second: Span
+    is_next: bool
+
+
+def full(corpus: Corpus, draw: Draw) -> Span:
+    """One segment filled to the length, or to its document's end (RoBERTa's full sentences within documents)."""
+    capacity = draw.length - 2
+    place = chunks(corpus, capacity).place(draw)
+    return Span(place.token, min(int(corpus.spans[place.document + 1]), place.token + capacity))
+
+
+def sentence(corpus: Corpus, draw: Draw) -> Span:
+    """One sentence, cut at the length."""
+    count = len(corpus.sentences) - 1
+    epoch, position = divmod(draw.index, count)
+    number = permuted(position, count, mix(draw.seed, epoch))
+    start, stop = int(corpus.sentences[number]), int(corpus.sentences[number + 1])
+    return Span(start, min(stop, start + draw.length - 2))
+
+
+def _pair_chunks(corpus: Corpus, length: int) -> Chunks:
+    if len(corpus.documents) < 3:
+        raise InputError("one document, at least two needed to draw a second segment from elsewhere", corpus.path)
+    return chunks(corpus, length - 3, 2)
+
+
+def pair(corpus: Corpus, draw: Draw) -> Pair:
+    """Two segments filled to the length, the second true half the time, else from another document (§A.2).
+
+    One in ten is short, to soften the difference to fine-tuning's lengths.
+    """
+    rng = draw.rng
+    capacity = draw.length - 3
+    place = _pair_chunks(corpus, draw.length).place(draw)
+    if rng.random() < SHORT_SHARE:
+        capacity = int(rng.integers(SHORTEST, capacity + 1))
+    first = _first_half(corpus, place.document, place.token, capacity, rng)
+    room = capacity - first.size
+    is_next = bool(rng.random() < 0.5)
+    start, document = (first.stop, place.document) if is_next else _elsewhere(corpus, place.document, rng)
+    return Pair(first, Span(start, min(start + room, int(corpus.spans[document + 1]))), is_next)
+
+
+def _first_half(corpus: Corpus, document: int, token: int, capacity: int, rng: np.random.Generator) -> Span:
+    """A segment that ends where a sentence of its document ends and another one follows."""
+    last = int(corpus.documents[document + 1]) - 1
+    begin = min(sentence_of(corpus, token), last - 1)
+    # Sentences that start inside the room; the second segment begins at one of them.
+    end = min(last, sentence_of(corpus, int(corpus.sentences[begin]) + capacity - 1))
+    following = int(rng.integers(begin + 1, max(begin + 1, end) + 1))
+    stop = int(corpus.sentences[following])
+    start = int(corpus.sentences[begin])
+    if stop - start > capacity - 1:
+        start = stop - max(1, capacity // 2)
+    return Span(max(start, int(corpus.spans[document])), stop)
+
+
+def _elsewhere(corpus: Corpus, document: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The start of a sentence of another document, documents drawn by their size in tokens."""
+    first, end = int(corpus.spans[document]), int(corpus.spans[document + 1])
+    token = int(rng.integers(len(corpus.tokens) - (end - first)))
+    token += (end - first) * (token >= first)
+    number = sentence_of(corpus, token)
+    other = int(np.searchsorted(corpus.documents, number, side="right")) - 1
+    return int(corpus.sentences[number]), other
+
+
+def examples_per_epoch(corpus: Corpus, kind: str, length: int) -> int:
+    """How many examples of a kind of segment one pass over the corpus has."""
+    match kind:
+        case "sentence":
+            return len(corpus.sentences) - 1
+        case "pair":
+            return len(_pair_chunks(corpus, length))
+    return len(chunks(corpus, length - 2))

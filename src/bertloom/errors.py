@@ -1,0 +1,21 @@
+"""The one error that is the user's to mend: what is wrong, the value given, what is allowed, and where."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input, said in one line; the command line prints it and leaves with exit code 2."""
+
+    def __init__(self, message: str, where: object = None, line: int | None = None):
+        place = "" if where is None else f"{where}: " if line is None else f"{where}:{line}: "
+        super().__init__(f"{place}{message}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`name` beside the known name nearest to it, for an error about a name nobody knows."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"unknown {name!r}, did you mean {close[0]!r}?" if close else f"unknown {name!r}, known: {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""Documents in, tokens out: sources, readers, sentences, vocabulary."""

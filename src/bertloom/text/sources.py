@@ -1,0 +1,156 @@
+"""Where text comes from: files, folders, globs, compressed files, standard input; read by lines, never whole."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import importlib
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO, Literal, cast
+
+from bertloom.errors import InputError
+
+SUFFIXES = (".txt", ".text", ".md", ".jsonl", ".ndjson", ".parquet", ".xml")
+COMPRESSED = (".gz", ".zst", ".bz2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How sources are read; `documents` says where a text file's documents end."""
+
+    format: Literal["auto", "text", "gutenberg", "jsonl", "parquet", "wikipedia"] = "auto"
+    documents: Literal["blank-line", "file", "wrapped"] = "blank-line"
+    field: str = "text"
+    encoding: str = "utf-8"
+    fallback: str | None = None
+    on_bad: Literal["error", "skip"] = "error"
+    max_line: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        for name in (self.encoding, self.fallback or self.encoding):
+            try:
+                "".encode(name)
+            except LookupError:
+                raise InputError(f"encoding: unknown {name!r}, a codec of Python's such as utf-8 allowed") from None
+
+
+@dataclass
+class ReadCounts:
+    """What was read so far, and what was skipped or mended because the user asked for it."""
+
+    bytes: int = 0
+    mended: Counter[str] = field(default_factory=Counter)
+
+
+def extra(module: str, name: str) -> ModuleType:
+    """An optional library, or an error that names the extra which brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f"needs {module}, which is not installed: pip install 'bertloom[{name}]'") from None
+
+
+def expand(sources: Sequence[str | Path]) -> list[str]:
+    """Files, in a stable order, of paths, folders (searched whole), globs, `-` and `hf:` names."""
+    found: list[str] = []
+    for source in map(str, sources):
+        path = Path(source)
+        if source == "-" or source.startswith("hf:") or path.is_file() or path.is_fifo():
+            found.append(source)
+        elif path.is_dir():
+            inside = [str(file) for file in sorted(path.rglob("*")) if file.is_file() and _known(file)]
+            if not inside:
+                raise InputError(f"folder without text, files ending in {' '.join(SUFFIXES)} allowed", source)
+            found.extend(inside)
+        else:
+            matches = sorted(name for name in glob.glob(source, recursive=True) if Path(name).is_file())
+            if not matches:
+                raise InputError("no such file", source)
+            found.extend(matches)
+    if not found:
+        raise InputError("no text given, at least one file, folder, glob or - allowed")
+    return found
+
+
+def _known(file: Path) -> bool:
+    suffixes = [suffix for suffix in file.suffixes if suffix not in COMPRESSED]
+    return not file.name.startswith(".") and bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def plain_suffix(source: str) -> str:
+    """The suffix that tells the format: `.txt` of `a.txt.gz`."""
+    suffixes = [suffix for suffix in Path(source).suffixes if suffix not in COMPRESSED]
+    return suffixes[-1] if suffixes else ""
+
+
+def open_bytes(source: str) -> io.BufferedReader:
+    """The decompressed bytes of a source."""
+    if source == "-":
+        return cast(io.BufferedReader, sys.stdin.buffer)
+    stream: object
+    match Path(source).suffix:
+        case ".gz":
+            stream = gzip.open(source)
+        case ".bz2":
+            stream = bz2.open(source)
+        case ".zst":
+            decompressor = extra("zstandard", "data").ZstdDecompressor()
+            stream = decompressor.stream_reader(open(source, "rb"), closefd=True)
+        case _:
+            return open(source, "rb")
+    return io.BufferedReader(cast(io.RawIOBase, stream), 1 << 20)
+
+
+def lines(source: str, stream: BinaryIO, options: ReadOptions, counts: ReadCounts) -> Iterator[tuple[int, str]]:
+    """The lines of a stream, from 1, without their ends; a bad or endless line raises with its place.
+
+    With `fallback` a line that is not in `encoding` is read in that one, with `on_bad="skip"` it is left out;
+    both are counted in `counts.mended`.
+    """
+    number = 0
+    while raw := stream.readline(options.max_line + 1):
+        number += 1
+        counts.bytes += len(raw)
+        if len(raw) > options.max_line and not raw.endswith(b"\n"):
+            if options.on_bad == "error":
+                raise InputError(
+                    f"line longer than {options.max_line:,} bytes, shorter ones allowed; "
+                    "--max-line raises the limit, --on-bad skip leaves such lines out",
+                    source,
+                    number,
+                )
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(1 << 20)
+                counts.bytes += len(raw)
+            counts.mended["line too long, left out"] += 1
+            continue
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        text = _decode(raw, source, number, options, counts)
+        if text is not None:
+            yield number, text.rstrip("\r\n")
+
+
+def _decode(raw: bytes, source: str, number: int, options: ReadOptions, counts: ReadCounts) -> str | None:
+    try:
+        return raw.decode(options.encoding)
+    except UnicodeDecodeError as error:
+        if options.fallback:
+            counts.mended[f"line read as {options.fallback}"] += 1
+            return raw.decode(options.fallback, errors="replace")
+        if options.on_bad == "skip":
+            counts.mended[f"line not {options.encoding}, left out"] += 1
+            return None
+        raise InputError(
+            f"byte 0x{raw[error.start]:02x} at column {error.start + 1} is not {options.encoding}; "
+            "--fallback latin-1 reads such lines in another encoding, --on-bad skip leaves them out",
+            source,
+            number,
+        ) from None

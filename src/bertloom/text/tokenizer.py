@@ -1,0 +1,154 @@
+"""A vocabulary in use: text to ids and back, loaded from and saved to Hugging Face's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from bertloom.errors import InputError
+from bertloom.files import read_json, write_json
+
+# The special tokens by role, as BERT spells them; their order is that of a vocabulary we train.
+SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+FILES = ("tokenizer.json", "vocab.txt")
+LONGEST_WORD = 100
+
+
+def word_piece(vocabulary: dict[str, int], lowercase: bool, strip_accents: bool | None) -> tokenizers.Tokenizer:
+    """BERT's tokenizer over a vocabulary: clean, split at white space and punctuation, longest match first.
+
+    `strip_accents=None` strips them where `lowercase` does, as Google's code; that tears Hangul apart.
+    """
+    model = models.WordPiece(vocabulary, unk_token=SPECIAL["unk"], max_input_chars_per_word=LONGEST_WORD)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
+    tokenizer.add_special_tokens([token for token in SPECIAL.values() if token in vocabulary])
+    if "[SEP]" in vocabulary and "[CLS]" in vocabulary:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Special:
+    """The ids of the special tokens."""
+
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+
+
+class Tokenizer:
+    """Ids of texts; raises `InputError` where a special token is missing from the vocabulary."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, where: str = "vocabulary"):
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        ids = {role: backend.token_to_id(token) for role, token in SPECIAL.items()}
+        missing = [SPECIAL[role] for role, number in ids.items() if number is None]
+        if missing:
+            raise InputError(f"no {' '.join(missing)} in the vocabulary, all of {' '.join(SPECIAL.values())} needed", where)
+        self.special = Special(**ids)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer of a folder (`tokenizer.json` or `vocab.txt`) or of one such file."""
+        path = Path(path)
+        file = path
+        if path.is_dir():
+            file = next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
+        if not file.is_file():
+            raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
+        if file.suffix == ".txt":
+            return cls(_from_vocab_txt(file), str(file))
+        text = json.dumps(read_json(file))
+        try:
+            return cls(tokenizers.Tokenizer.from_str(text), str(file))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"is no tokenizer: {error}", file) from None
+
+    def __len__(self) -> int:
+        return int(self.backend.get_vocab_size())
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's spelling of each id."""
+        return [str(self.backend.id_to_token(int(number))) for number in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out."""
+        return str(self.backend.decode([int(number) for number in ids]))
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every token, by id."""
+        return self.tokens(range(len(self)))
+
+    @cached_property
+    def starts_word(self) -> npt.NDArray[np.bool_]:
+        """(V,) whether a token begins a word, or goes on one (`##ing`)."""
+        return np.array([not token.startswith("##") for token in self.vocabulary])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides which ids a text gets."""
+        state: dict[str, Any] = json.loads(self.backend.to_str())
+        deciding = {key: state.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
+
+    def save(self, folder: Path, longest: int = 512) -> None:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which `transformers` opens."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self.vocabulary), encoding="utf-8")
+        normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": bool(normalizer.get("lowercase")),
+                "strip_accents": normalizer.get("strip_accents"),
+                "tokenize_chinese_chars": bool(normalizer.get("handle_chinese_chars", True)),
+                "model_max_length": longest,
+                **{f"{role}_token": token for role, token in SPECIAL.items()},
+            },
+        )
+
+
+def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
+    """A WordPiece tokenizer of one token a line; case and accents from `tokenizer_config.json` beside it."""
+    vocabulary: dict[str, int] = {}
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8", file) from None
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        token = line.rstrip("\r")
+        if token in vocabulary:
+            raise InputError(f"token {token!r} stands in line {vocabulary[token] + 1} too", file, number)
+        vocabulary[token] = number - 1
+    beside = file.with_name("tokenizer_config.json")
+    settings = read_json(beside) if beside.is_file() else {}
+    lowercase = settings.get("do_lower_case", not any(token.isupper() and token.isalpha() for token in vocabulary))
+    return word_piece(vocabulary, bool(lowercase), settings.get("strip_accents"))

@@ -1,0 +1,86 @@
+"""WordPiece training that gives the same bytes for the same text, in any process and with any thread count.
+
+The trainer of `tokenizers` numbers the pieces `##x` in the order of a hash map, and ties between merges follow
+those numbers. Handing it every character, whole and as a continuation, in sorted order leaves it no choice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+
+from bertloom.errors import InputError
+from bertloom.text.tokenizer import LONGEST_WORD, SPECIAL, Tokenizer, word_piece
+
+# Characters are kept, the most frequent first, until they make up this share of the text; the rest read as [UNK].
+COVERAGE = 0.9999
+SMALLEST = 64
+
+
+def count_words(texts: Iterable[str], lowercase: bool, strip_accents: bool) -> Counter[str]:
+    """How often each word stands in `texts`, words being what BERT's pre-tokenizer makes of normalised text."""
+    chunks: Counter[str] = Counter()
+    for text in texts:
+        chunks.update(text.split())
+    pieces = word_piece({SPECIAL["unk"]: 0}, lowercase, strip_accents)
+    words: Counter[str] = Counter()
+    for chunk, count in chunks.items():
+        for word, _ in pieces.pre_tokenizer.pre_tokenize_str(pieces.normalizer.normalize_str(chunk)):
+            words[word] += count
+    return words
+
+
+def alphabet(words: Counter[str], most: int) -> tuple[set[str], list[str]]:
+    """The characters kept, and their pieces (`x`, `##x`) in sorted order, at most `most` of them."""
+    characters: Counter[str] = Counter()
+    seen: dict[str, set[str]] = {}
+    for word, count in words.items():
+        for place, character in enumerate(word):
+            characters[character] += count
+            seen.setdefault(character, set()).add(f"##{character}" if place else character)
+    kept: set[str] = set()
+    pieces: list[str] = []
+    covered, total = 0, characters.total()
+    for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
+        if covered >= COVERAGE * total or len(pieces) + len(seen[character]) > most:
+            break
+        kept.add(character)
+        pieces.extend(seen[character])
+        covered += count
+    return kept, sorted(pieces)
+
+
+def train_vocabulary(
+    texts: Iterable[str], size: int, lowercase: bool = True, strip_accents: bool = False, min_frequency: int = 2
+) -> Tokenizer:
+    """A WordPiece vocabulary of exactly `size` tokens; raises where the text supports no such number."""
+    if size < SMALLEST:
+        raise InputError(f"size: {size} given, at least {SMALLEST} allowed")
+    words = count_words(texts, lowercase, strip_accents)
+    if not words:
+        raise InputError("no words in the text, at least one needed")
+    kept, pieces = alphabet(words, size // 2)
+    known = {word: count for word, count in words.items() if len(word) <= LONGEST_WORD and kept.issuperset(word)}
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=min_frequency,
+        special_tokens=[*SPECIAL.values(), *pieces],
+        show_progress=False,
+    )
+    learner = tokenizers.Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    learner.train_from_iterator(_repeated(known), trainer)
+    tokens = sorted(learner.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
+    if len(tokens) < size:
+        raise InputError(f"size: {size} given, at most {len(tokens)} supported by this text")
+    return Tokenizer(word_piece(dict(tokens), lowercase, strip_accents))
+
+
+def _repeated(words: dict[str, int], most: int = 10_000) -> Iterator[str]:
+    """Each word as often as it was counted, in sorted order, in strings of bounded size."""
+    for word, count in sorted(words.items()):
+        for start in range(0, count, most):
+            yield " ".join([word] * min(most, count - start))
