@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,9 +47,8 @@ class Draw:
     index: int
     length: int
 
-    @cached_property
     def rng(self) -> np.random.Generator:
-        """The one stream of random numbers of this example."""
+        """The one stream of random numbers of this example, from its beginning."""
         return np.random.Generator(np.random.Philox(key=mix(self.seed, self.length, self.index)))
 
 

@@ -1,17 +1,20 @@
 """Segments: which tokens of the corpus make an example. Plain functions of a corpus and a draw.
 
-Each gives token ranges `(start, stop)` of the corpus that never cross a document.
+Each gives token ranges of the corpus that never cross a document.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bertloom.corpus.arrays import Corpus
 from bertloom.corpus.order import Chunks, Draw, chunks, mix, permuted, sentence_of
 from bertloom.errors import InputError
+from bertloom.example import Example, Ints
 
 SHORT_SHARE = 0.1
 SHORTEST = 2
@@ -37,20 +40,20 @@ class Pair(NamedTuple):
     is_next: bool
 
 
-def full(corpus: Corpus, draw: Draw) -> Span:
+def full(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> list[Span]:
     """One segment filled to the length, or to its document's end (RoBERTa's full sentences within documents)."""
     capacity = draw.length - 2
     place = chunks(corpus, capacity).place(draw)
-    return Span(place.token, min(int(corpus.spans[place.document + 1]), place.token + capacity))
+    return [Span(place.token, min(int(corpus.spans[place.document + 1]), place.token + capacity))]
 
 
-def sentence(corpus: Corpus, draw: Draw) -> Span:
+def sentence(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> list[Span]:
     """One sentence, cut at the length."""
     count = len(corpus.sentences) - 1
     epoch, position = divmod(draw.index, count)
     number = permuted(position, count, mix(draw.seed, epoch))
     start, stop = int(corpus.sentences[number]), int(corpus.sentences[number + 1])
-    return Span(start, min(stop, start + draw.length - 2))
+    return [Span(start, min(stop, start + draw.length - 2))]
 
 
 def _pair_chunks(corpus: Corpus, length: int) -> Chunks:
@@ -59,12 +62,11 @@ def _pair_chunks(corpus: Corpus, length: int) -> Chunks:
     return chunks(corpus, length - 3, 2)
 
 
-def pair(corpus: Corpus, draw: Draw) -> Pair:
+def pair(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> Pair:
     """Two segments filled to the length, the second true half the time, else from another document (§A.2).
 
     One in ten is short, to soften the difference to fine-tuning's lengths.
     """
-    rng = draw.rng
     capacity = draw.length - 3
     place = _pair_chunks(corpus, draw.length).place(draw)
     if rng.random() < SHORT_SHARE:
@@ -98,6 +100,24 @@ def _elsewhere(corpus: Corpus, document: int, rng: np.random.Generator) -> tuple
     number = sentence_of(corpus, token)
     other = int(np.searchsorted(corpus.documents, number, side="right")) - 1
     return int(corpus.sentences[number]), other
+
+
+def assembled(corpus: Corpus, spans: Sequence[Span]) -> tuple[Example, Ints, npt.NDArray[Any]]:
+    """[CLS] A [SEP] (B [SEP]), the places of the ordinary tokens in it, and whether each of those starts a word."""
+    special = corpus.special
+    cls, sep = np.array([special["cls"]]), np.array([special["sep"]])
+    pieces, places, at = [cls], [], 1
+    for start, stop in spans:
+        pieces += [corpus.tokens[start:stop], sep]
+        places.append(np.arange(at, at + stop - start))
+        at += stop - start + 1
+    lengths = [stop - start + 1 for start, stop in spans]
+    segment_ids = np.repeat(np.arange(len(spans)), [lengths[0] + 1, *lengths[1:]])
+    starts = np.concatenate([corpus.word_starts[start:stop] for start, stop in spans])
+    return Example(np.concatenate(pieces).astype(np.int64), segment_ids), np.concatenate(places), starts
+
+
+SEGMENTS = {"full": full, "sentence": sentence}
 
 
 def examples_per_epoch(corpus: Corpus, kind: str, length: int) -> int:

@@ -1,0 +1,194 @@
+"""The Hugging Face folder, read and written; per family one table of names, used in both directions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.files import read_json, write_json
+
+# Ours: the names whose tensors, end to end along the first dimension, make it. `{}` is the layer's number.
+BERT_NAMES: dict[str, list[str]] = {
+    "embeddings.word.weight": ["bert.embeddings.word_embeddings.weight"],
+    "embeddings.position.weight": ["bert.embeddings.position_embeddings.weight"],
+    "embeddings.segment.weight": ["bert.embeddings.token_type_embeddings.weight"],
+    "embeddings.norm.*": ["bert.embeddings.LayerNorm.*"],
+    "layers.{}.attention.qkv.*": [
+        f"bert.encoder.layer.{{}}.attention.self.{part}.*" for part in ("query", "key", "value")
+    ],
+    "layers.{}.attention.output.*": ["bert.encoder.layer.{}.attention.output.dense.*"],
+    "layers.{}.attention.norm.*": ["bert.encoder.layer.{}.attention.output.LayerNorm.*"],
+    "layers.{}.feed_forward.inner.*": ["bert.encoder.layer.{}.intermediate.dense.*"],
+    "layers.{}.feed_forward.output.*": ["bert.encoder.layer.{}.output.dense.*"],
+    "layers.{}.feed_forward.norm.*": ["bert.encoder.layer.{}.output.LayerNorm.*"],
+    "pooler.dense.*": ["bert.pooler.dense.*"],
+    "mlm.dense.*": ["cls.predictions.transform.dense.*"],
+    "mlm.norm.*": ["cls.predictions.transform.LayerNorm.*"],
+    "mlm.bias": ["cls.predictions.bias"],
+    "nsp.*": ["cls.seq_relationship.*"],
+}
+# Second names of what is there already: the tied output layer, a buffer of old versions.
+BERT_TWICE = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+IGNORED = re.compile(r"(bert\.)?embeddings\.position_ids$|(classifier|qa_outputs)\.")
+# Settings of a config that would change the mathematics, and the only value we compute.
+REQUIRED = {
+    "model_type": "bert",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+PARTS = ("pooler", "mlm", "nsp")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def expanded(layers: int) -> Iterator[tuple[str, list[str]]]:
+    """Every pair of the table for a number of layers, `*` as weight and bias."""
+    for ours, theirs in BERT_NAMES.items():
+        for number in range(layers) if "{}" in ours else range(1):
+            for kind in ("weight", "bias") if "*" in ours else ("",):
+                yield (
+                    ours.replace("{}", str(number)).replace("*", kind),
+                    [name.replace("{}", str(number)).replace("*", kind) for name in theirs],
+                )
+
+
+def find(model: str | Path) -> Path:
+    """The local folder of a model: a folder, a run's newest model, or a Hub id's files, fetched if need be."""
+    path = Path(model)
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    text = str(model)
+    if path.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", text):
+        raise InputError("no model there (no config.json), a model's folder, a run or a Hub id allowed", model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["config.json", "tokenizer*.json", "vocab.txt", "special_tokens_map.json", *WEIGHTS[:2], "model-*.safetensors"]
+    try:
+        folder = Path(snapshot_download(text, allow_patterns=patterns))
+        if not any((folder / name).exists() for name in WEIGHTS[:2]):
+            folder = Path(snapshot_download(text, allow_patterns=[*patterns, WEIGHTS[2]]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"no such folder, and the Hub gave nothing: {str(error).splitlines()[0]}", model) from None
+    return find(folder)
+
+
+def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
+    """The config of a folder, and the settings in it that are not ours, which `write` hands on."""
+    file = folder / "config.json"
+    given: dict[str, Any] = read_json(file)
+    if not isinstance(given, dict):
+        raise InputError("is not a JSON object", file)
+    for key, only in REQUIRED.items():
+        if given.get(key, only) != only:
+            raise InputError(f"{key}: {given[key]!r} given, {only!r} allowed", file)
+    names = {field.name for field in fields(EncoderConfig)}
+    try:
+        config = EncoderConfig(**{key: value for key, value in given.items() if key in names})
+    except InputError as error:
+        raise InputError(str(error), file) from None
+    return config, {key: value for key, value in given.items() if key not in names | {"architectures"}}
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a folder's weights by Hugging Face's modern names; no code in a file is ever run."""
+    single, index, old = (folder / name for name in WEIGHTS)
+    if single.is_file():
+        return _modern(_safetensors(single))
+    if index.is_file():
+        files = sorted(set(read_json(index)["weight_map"].values()))
+        return _modern({key: tensor for name in files for key, tensor in _safetensors(folder / name).items()})
+    if old.is_file():
+        try:
+            return _modern(torch.load(old, map_location="cpu", weights_only=True))
+        except UnpicklingError:
+            raise InputError("holds more than weights, and code is never run", old) from None
+        except (RuntimeError, EOFError, OSError, ValueError) as error:
+            raise InputError(f"is damaged: {str(error).splitlines()[0]}", old) from None
+    raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"is damaged: {error}", file) from None
+
+
+def _modern(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as `BertForPreTraining` has them: gamma and beta renamed, the backbone's prefix put before bare names."""
+    renamed = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name)): tensor for name, tensor in tensors.items()}
+    bare = not any(name.startswith("bert.") for name in renamed)
+    return {
+        f"bert.{name}" if bare and re.match(r"(embeddings|encoder|pooler)\.", name) else name: tensor
+        for name, tensor in renamed.items()
+    }
+
+
+def read_state(folder: Path, config: EncoderConfig) -> dict[str, Tensor]:
+    """Our state dict of a folder: the encoder, and whichever of `PARTS` it holds; a name left over raises."""
+    tensors = read_tensors(folder)
+    for second, first in BERT_TWICE.items():
+        twin = tensors.pop(second, None)
+        if twin is not None and not torch.equal(twin, tensors.setdefault(first, twin)):
+            raise InputError(f"{second} differs from {first}, tied weights allowed", folder)
+    state: dict[str, Tensor] = {}
+    missing: list[str] = []
+    for ours, theirs in expanded(config.num_hidden_layers):
+        found = [tensors.pop(name) for name in theirs if name in tensors]
+        if len(found) == len(theirs):
+            state[ours] = (torch.cat(found) if len(found) > 1 else found[0]).float()
+        elif found or ours.split(".")[0] not in PARTS:
+            missing += [name for name in theirs]
+    left = [name for name in tensors if not IGNORED.match(name)]
+    if missing or left:
+        what = [f"{kind} {', '.join(sorted(names)[:3])}" for kind, names in (("no", missing), ("unknown", left)) if names]
+        raise InputError(f"weights do not fit a BERT of {config.num_hidden_layers} layers: {'; '.join(what)}", folder)
+    return state
+
+
+def load_into(module: torch.nn.Module, state: Mapping[str, Tensor], where: object) -> None:
+    """Copy a state dict into a module of the same names; a shape that differs raises with both."""
+    own = module.state_dict()
+    for name, tensor in own.items():
+        if name in state and state[name].shape != tensor.shape:
+            raise InputError(f"{name}: shape {tuple(state[name].shape)}, config.json says {tuple(tensor.shape)}", where)
+    module.load_state_dict(dict(state))
+
+
+def write(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor], others: Mapping[str, Any] | None = None) -> None:
+    """Write `config.json` and `model.safetensors` as `transformers` names and ties them."""
+    tensors: dict[str, Tensor] = {}
+    left = set(state)
+    for ours, theirs in expanded(config.num_hidden_layers):
+        if ours in state:
+            left.remove(ours)
+            for name, part in zip(theirs, state[ours].detach().cpu().chunk(len(theirs))):
+                tensors[name] = part.contiguous()
+    assert not left, f"no names for {sorted(left)}"
+    has = {part: any(name.startswith(f"{part}.") for name in state) for part in PARTS}
+    architecture = "BertForPreTraining" if has["nsp"] and has["mlm"] else "BertForMaskedLM" if has["mlm"] else "BertModel"
+    if architecture == "BertModel":
+        tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(sorted(tensors.items())), folder / WEIGHTS[0], metadata={"format": "pt"})
+    settings = {"architectures": [architecture], "model_type": "bert", **(others or {}), **config.to_dict()}
+    write_json(folder / "config.json", json.loads(json.dumps(settings)))

@@ -1,0 +1,1 @@
+"""Packed batches, attention, encoder and heads."""

@@ -1,0 +1,110 @@
+"""Attention over a packed batch: each block of sequences in one call, on views of the projections.
+
+T tokens, R rows read, N heads, H head size, n tokens and r queries of one block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bertloom.model.noise import keep_mask
+from bertloom.model.packed import Batch, Block
+
+# A block, and its queries' rows `start` to `stop`; both index tensors that all blocks share.
+Part = tuple[Block, int, int, Tensor | None]
+
+
+def parts(batch: Batch, read: Tensor | None) -> list[Part]:
+    """The attention calls of a batch; with `read` only those rows ask."""
+    if read is None:
+        return [(block, block.start, block.stop, block.mask) for block in batch.blocks]
+    made: list[Part] = []
+    for block, start, stop in zip(batch.blocks, batch.read_bounds, batch.read_bounds[1:]):
+        if start < stop:
+            mask = None if block.mask is None else block.mask[:, read[start:stop] - block.start]
+            made.append((block, start, stop, mask))
+    return made
+
+
+def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """(N, r, n) attention of queries (N, r, H) on keys (N, n, H)."""
+    if mask is None:
+        return torch.softmax(torch.bmm(q, k.transpose(1, 2)).mul_(scale), -1)
+    return torch.softmax(torch.baddbmm(mask.to(q.dtype), q, k.transpose(1, 2), alpha=scale), -1)
+
+
+class _Attention(torch.autograd.Function):
+    """Attention with dropout; keeps the probabilities and the byte masks for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, asked: Tensor | None, made: list[Part], rate: float) -> Tensor:
+        q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)  # (R, N, H), (T, 2, N, H)
+        scale = q.shape[-1] ** -0.5
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)  # (R, N, H)
+        saved = []
+        for block, start, stop, mask in made:
+            k, v = kv[block.start : block.stop].transpose(0, 2).unbind(1)  # each (N, n, H)
+            weights = _probabilities(q[start:stop].transpose(0, 1), k, mask, scale)
+            keep = keep_mask(tuple(weights.shape), rate, q.device) if rate else None
+            saved.append((weights, keep))
+            out[start:stop] = torch.bmm(weights if keep is None else weights * keep, v).transpose(0, 1)
+        ctx.save_for_backward(qkv, asked)
+        ctx.saved, ctx.made, ctx.rate, ctx.scale = saved, made, rate, scale
+        return out.mul_(1 / (1 - rate)) if rate else out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, asked = ctx.saved_tensors
+        # Blocks in which no row asks pass no gradient on; only they need the zeros.
+        grad_qkv = torch.empty_like(qkv) if asked is None else torch.zeros_like(qkv)
+        grad_asked = None if asked is None else torch.empty_like(asked)
+        q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)
+        grad_q, grad_kv = (grad_qkv[:, 0], grad_qkv[:, 1:]) if grad_asked is None else (grad_asked, grad_qkv)
+        grad = grads[0] / (1 - ctx.rate)  # (R, N, H)
+        for (block, start, stop, _), (weights, keep) in zip(ctx.made, ctx.saved):
+            inside = slice(block.start, block.stop)
+            k, v = kv[inside].transpose(0, 2).unbind(1)  # each (N, n, H)
+            query, above = q[start:stop].transpose(0, 1), grad[start:stop].transpose(0, 1)  # each (N, r, H)
+            dropped = weights if keep is None else weights * keep
+            grad_kv[inside, 1] = torch.bmm(dropped.transpose(1, 2), above).transpose(0, 1)
+            inner = torch.bmm(above, v.transpose(1, 2))  # (N, r, n)
+            if keep is not None:
+                inner.mul_(keep)
+            inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype).mul_(ctx.scale)
+            grad_q[start:stop] = torch.bmm(inner, k).transpose(0, 1)
+            grad_kv[inside, 0] = torch.bmm(inner.transpose(1, 2), query).transpose(0, 1)
+        ctx.saved = None
+        return grad_qkv, grad_asked, None, None
+
+
+def attention(qkv: Tensor, asked: Tensor | None, made: list[Part], rate: float) -> Tensor:
+    """Mixed values (R, N, H), `rate` of the weights dropped, given the projections (T, 3, N, H).
+
+    Where only some rows ask, `asked` (R, N, H) are their queries and `qkv` (T, 2, N, H) the keys and values.
+    """
+    with torch.autocast(qkv.device.type, enabled=False):
+        return _Attention.apply(qkv, asked, made, rate)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def varlen_attention(qkv: Tensor, batch: Batch) -> Tensor:
+    """The same on CUDA by `torch.nn.attention.varlen`, which knows no dropout and asks for all rows."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    edges = F.pad(torch.tensor(batch.lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0)).to(qkv.device)
+    longest = max(batch.lengths)
+    q, k, v = qkv.unbind(1)
+    return varlen_attn(q, k, v, edges, edges, longest, longest)  # type: ignore[no-any-return]
+
+
+def attention_weights(q: Tensor, k: Tensor, batch: Batch) -> list[Tensor]:
+    """Of each sequence the probabilities (N, n, n), for those who look inside."""
+    weights, start = [], 0
+    for length in batch.lengths:
+        rows = slice(start, start + length)
+        weights.append(_probabilities(q[rows].transpose(0, 1), k[rows].transpose(0, 1), None, q.shape[-1] ** -0.5))
+        start += length
+    return weights

@@ -1,0 +1,42 @@
+"""Dropout's randomness: a stream of bytes that belongs to (seed, step), and masks drawn from it quickly.
+
+`torch`'s Bernoulli draw costs as much as a matrix product on a CPU; comparing bytes of a fast generator does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_stream: ContextVar[np.random.SFC64 | None] = ContextVar("dropout_stream", default=None)
+
+
+@contextmanager
+def dropout_stream(*words: int) -> Iterator[None]:
+    """Inside, dropout masks are a function of `words` and of nothing else."""
+    token = _stream.set(np.random.SFC64(np.random.SeedSequence([word & (1 << 64) - 1 for word in words])))
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(hash(words) & (1 << 63) - 1)
+        yield
+    finally:
+        _stream.reset(token)
+
+
+def keep_mask(shape: tuple[int, ...], rate: float, device: torch.device) -> Tensor:
+    """A uint8 mask, 0 with probability `rate`, else 1.
+
+    Bytes are compared with 256·rate, rounded up or down at random for each mask, so that the mean is exact.
+    """
+    if device.type != "cpu":
+        return torch.empty(shape, device=device, dtype=torch.uint8).bernoulli_(1 - rate)
+    stream = _stream.get() or np.random.SFC64(int(torch.randint(1 << 62, ())))
+    size = int(np.prod(shape))
+    words = stream.random_raw(size // 8 + 2)
+    threshold = int(256 * rate + int(words[-1]) / 2**64)
+    return torch.from_numpy((words.view(np.uint8)[:size] >= np.uint8(threshold)).view(np.uint8)).view(shape)

@@ -1,0 +1,104 @@
+"""Objectives by name, alone or joined with `+`: one part chooses the segments, the others hide and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertloom.config import EncoderConfig
+from bertloom.corpus import Corpus, Draw
+from bertloom.corpus.masks import MASKS
+from bertloom.corpus.segments import SEGMENTS, assembled, examples_per_epoch
+from bertloom.errors import InputError, nearest
+from bertloom.example import Example, Ints
+from bertloom.model.encoder import Encoder
+from bertloom.model.packed import Batch
+from bertloom.objectives.masked import Masked
+from bertloom.objectives.pairs import NextSentence
+
+PARTS: dict[str, Callable[[EncoderConfig, str], nn.Module]] = {
+    "mlm": lambda config, mask: Masked(config, mask),
+    "nsp": lambda config, _: NextSentence(config),
+}
+
+
+class Combined(nn.Module):
+    """Masked language modelling, alone or with other parts; its modules are the parts' heads, by name."""
+
+    def __init__(self, config: EncoderConfig, name: str = "mlm+nsp", segments: str = "full", mask: str = "tokens"):
+        super().__init__()
+        for value, key, known in ((segments, "segments", SEGMENTS), (mask, "mask", MASKS)):
+            if value not in known:
+                raise InputError(f"{key}: {nearest(value, known)}")
+        names = name.split("+")
+        for part in names:
+            if part not in PARTS:
+                raise InputError(f"objective: {nearest(part, PARTS)}")
+        if len(set(names)) < len(names) or "mlm" not in names:
+            raise InputError(f"objective: {name!r} given, mlm alone or joined with + to others, each once, allowed")
+        self.config, self.names = config, names
+        self.weights = {part: 1.0 for part in names}
+        self._segments = segments
+        for part in names:
+            self.add_module(part, PARTS[part](config, mask))
+
+    @property
+    def masked(self) -> Masked:
+        """The part that hides tokens."""
+        part = self.get_submodule("mlm")
+        assert isinstance(part, Masked)
+        return part
+
+    @property
+    def chooser(self) -> Any | None:
+        """The part that chooses segments and labels them, if one does."""
+        parts = map(self.get_submodule, self.names)
+        return next((part for part in parts if hasattr(part, "segments")), None)
+
+    def epoch(self, corpus: Corpus, length: int) -> int:
+        """Examples in one pass over a corpus."""
+        return examples_per_epoch(corpus, self.chooser.kind if self.chooser else self._segments, length)
+
+    def example(self, corpus: Corpus, draw: Draw) -> Example:
+        """The example of a draw: segments, then masks; a pure function of both arguments."""
+        rng = draw.rng()
+        targets: dict[str, tuple[Ints, Ints]] = {}
+        if self.chooser:
+            spans, targets = self.chooser.segments(corpus, draw, rng)
+        else:
+            spans = SEGMENTS[self._segments](corpus, draw, rng)
+        example, places, starts = assembled(corpus, spans)
+        example.targets.update(targets)
+        return self.masked.hide(corpus, example, places, starts, rng)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Labels of each part in a batch."""
+        return {part: len(batch.targets[part][1]) for part in self.names}
+
+    def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """Summed losses by part; 0 for a part without labels."""
+        states = encoder(batch)  # (R, D)
+        return {part: self.get_submodule(part).summed(encoder, *self._labelled(part, states, batch)) for part in self.names}
+
+    @torch.no_grad()
+    def measured(self, encoder: Encoder, batch: Batch) -> dict[str, tuple[float, int, int]]:
+        """By part the summed loss, how many labels were the first choice, and how many there are."""
+        states = encoder(batch)
+        measures = {}
+        for part in self.names:
+            module: Any = self.get_submodule(part)
+            rows, labels = self._labelled(part, states, batch)
+            measures[part] = (
+                float(module.summed(encoder, rows, labels)),
+                int(module.right(encoder, rows, labels).sum()),
+                len(labels),
+            )
+        return measures
+
+    @staticmethod
+    def _labelled(part: str, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        rows, labels = batch.targets[part]
+        return states[rows], labels
