@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+import torch
+from torch import Tensor, nn
 
 
 def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
     """Matrices from a normal distribution of deviation `std` cut at two, biases 0, norms 1 (Devlin et al. 2019).
 
-    The embedding of the padding token, which no batch holds, is 0. Randomness is PyTorch's.
+    Positions begin as sinusoids of the same size: a step to the left is then the same rotation everywhere, and
+    attention finds its neighbours early. The padding token's embedding, which no batch holds, is 0.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
@@ -18,6 +22,16 @@ def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
         if isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
-    word = getattr(getattr(module, "embeddings", None), "word", None)
-    if isinstance(word, nn.Embedding) and pad is not None:
-        nn.init.zeros_(word.weight[pad].detach())
+    embeddings = getattr(module, "embeddings", None)
+    if embeddings is not None:
+        with torch.no_grad():
+            embeddings.position.weight.copy_(sinusoids(*embeddings.position.weight.shape) * (std * math.sqrt(2)))
+            if pad is not None:
+                embeddings.word.weight[pad] = 0
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(length, width) sines and cosines of positions, wavelengths from 2π to 20,000π (Vaswani et al. 2017, §3.5)."""
+    wave = torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2) / width)
+    angle = torch.arange(length)[:, None] * wave  # (length, width / 2)
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width]

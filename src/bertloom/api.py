@@ -1,0 +1,173 @@
+"""The Python calls: `load` a model, then `encode`, `fill`, `next_sentence`, `save`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bertloom import hub
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.example import Example
+from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.heads import LanguageHead
+from bertloom.model.packed import by_tokens, pack
+from bertloom.text.tokenizer import Tokenizer
+
+TOKENS_AT_ONCE = 8192
+HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
+    "mlm": LanguageHead,
+    "nsp": lambda config: nn.Linear(config.hidden_size, 2),
+}
+
+
+@dataclass(frozen=True)
+class Filling:
+    """One candidate for a [MASK]: the token, its probability, and the whole text with it."""
+
+    token: str
+    probability: float
+    text: str
+
+
+class Model:
+    """An encoder with its tokenizer and whichever pretraining heads its folder had; always in evaluation mode."""
+
+    def __init__(
+        self, encoder: Encoder, heads: nn.ModuleDict, tokenizer: Tokenizer | None, others: Mapping[str, Any], path: Path
+    ):
+        self.encoder, self.heads, self.others, self.path = encoder.eval(), heads.eval(), dict(others), path
+        self._tokenizer = tokenizer
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's config."""
+        return self.encoder.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; raises where the folder had none."""
+        if self._tokenizer is None:
+            raise InputError("no tokenizer in the model's folder", self.path)
+        return self._tokenizer
+
+    def examples(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Example]:
+        """Texts, or pairs of texts, with special tokens; longer ones are cut at the model's positions."""
+        special, most = self.tokenizer.special, self.config.max_position_embeddings
+        made = []
+        for first, second in zip(self.tokenizer.ids(texts), self.tokenizer.ids(seconds) if seconds else [None] * len(texts)):
+            if second is None:
+                ids = [special.cls, *first[: most - 2], special.sep]
+                segments = [0] * len(ids)
+            else:
+                # The longer text gives way first, as in BERT's own code.
+                room = most - 3
+                kept = max(room - len(second), min(len(first), room // 2))
+                first, second = first[:kept], second[: room - min(kept, len(first))]
+                ids = [special.cls, *first, special.sep, *second, special.sep]
+                segments = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+            made.append(Example(np.array(ids), np.array(segments)))
+        return made
+
+    @torch.no_grad()
+    def encode(
+        self, texts: Sequence[str], pooling: Literal["mean", "cls", "max"] = "mean"
+    ) -> npt.NDArray[np.float32]:
+        """(len(texts), D) float32: a vector of each text, in the order given; the mean of its tokens' vectors."""
+        if isinstance(texts, str):
+            raise InputError("texts: one text given, a list of texts allowed")
+        if pooling not in ("mean", "cls", "max"):
+            raise InputError(f"pooling: {pooling!r} given, mean, cls or max allowed")
+        examples = self.examples(texts)
+        result = np.empty((len(examples), self.config.hidden_size), np.float32)
+        order = sorted(range(len(examples)), key=lambda number: -len(examples[number]))
+        for part in by_tokens([len(examples[number]) for number in order], TOKENS_AT_ONCE) if order else []:
+            batch = pack([examples[number] for number in order[part]])
+            states = self.encoder(batch.to(self.encoder.embeddings.word.weight.device)).float().cpu()
+            for number, one in zip(order[part], states.split(batch.lengths)):
+                pooled = one.mean(0) if pooling == "mean" else one[0] if pooling == "cls" else one.amax(0)
+                result[number] = pooled.numpy()
+        return result
+
+    @torch.no_grad()
+    def trace(self, text: str, second: str | None = None) -> tuple[list[str], list[Insides]]:
+        """The tokens of a text or a pair (n), and embeddings and layers looked into, with attentions [(N, n, n)]."""
+        (example,) = self.examples([text], None if second is None else [second])
+        insides: list[Insides] = []
+        self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device), trace=insides)
+        return self.tokenizer.tokens(example.input_ids.tolist()), insides
+
+    @torch.no_grad()
+    def fill(self, text: str, top: int = 5) -> list[list[Filling]]:
+        """For each [MASK] in a text the `top` most probable tokens, best first."""
+        if top < 1:
+            raise InputError(f"top: {top} given, at least 1 allowed")
+        head = self.head("mlm")
+        (example,) = self.examples([text])
+        places = np.flatnonzero(example.input_ids == self.tokenizer.special.mask)
+        if not len(places):
+            raise InputError(f"no [MASK] in the text: {text!r}, at least one needed")
+        example.targets["mlm"] = (places, np.zeros(len(places), np.int64))
+        batch = pack([example]).to(self.encoder.embeddings.word.weight.device)
+        logits = head(self.encoder(batch), self.encoder.embeddings.word.weight)
+        best = F.softmax(logits.float(), -1).topk(min(top, self.config.vocab_size))
+        return [
+            [self._filling(example.input_ids, place, int(number), float(share)) for number, share in zip(ids, shares)]
+            for place, ids, shares in zip(places, best.indices, best.values)
+        ]
+
+    def _filling(self, ids: npt.NDArray[np.int64], place: int, number: int, share: float) -> Filling:
+        filled = ids.copy()
+        filled[place] = number
+        return Filling(self.tokenizer.tokens([number])[0], share, self.tokenizer.decode(filled.tolist()))
+
+    @torch.no_grad()
+    def next_sentence(self, first: str, second: str) -> float:
+        """The probability that `second` follows `first`."""
+        head = self.head("nsp")
+        (example,) = self.examples([first], [second])
+        states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
+        return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
+
+    def head(self, name: str) -> nn.Module:
+        """The head `mlm` or `nsp`; raises where the model has none."""
+        if name not in self.heads:
+            raise InputError(f"no {name} head in the model, a pretrained one with it needed", self.path)
+        return self.heads[name]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every weight by our names; parts the folder did not have are left out."""
+        return {**self.encoder.state_dict(), **self.heads.state_dict()}
+
+    def save(self, folder: str | Path, card: str | None = None) -> None:
+        """Write a Hugging Face folder: config, weights, tokenizer and, where given, a model card."""
+        folder = Path(folder)
+        hub.write(folder, self.config, self.state(), self.others)
+        if self._tokenizer is not None:
+            self._tokenizer.save(folder, self.config.max_position_embeddings)
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def load(model: str | Path) -> Model:
+    """Open a folder, a run or a Hub id; raises `InputError` where it holds no BERT we can compute."""
+    folder = hub.find(model)
+    config, others = hub.read_config(folder)
+    state = hub.read_state(folder, config)
+    encoder = Encoder(config)
+    parts = {name.split(".")[0] for name in state}
+    if "pooler" not in parts:
+        del encoder.pooler
+    heads = nn.ModuleDict({name: make(config) for name, make in HEADS.items() if name in parts})
+    hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in HEADS}, folder)
+    hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in HEADS}, folder)
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    return Model(encoder, heads, Tokenizer.load(folder) if has_tokenizer else None, others, folder)

@@ -1,0 +1,55 @@
+"""The command line: one file per command, imported when it is called; errors are one line and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+
+from bertloom.errors import InputError
+
+app = App(
+    name="bertloom",
+    help="The whole life of a BERT encoder: raw text, vocabulary, corpus, pretraining, and on.",
+    version_flags=["--version"],
+    help_format="plaintext",
+    result_action="return_value",
+)
+COMMANDS = {
+    "demo": "Raw text to a pretrained tiny BERT, in five minutes, on text that is at hand.",
+    "vocab": "Train a WordPiece vocabulary on text.",
+    "prepare": "Turn text into a prepared corpus.",
+    "pretrain": "Pretrain a BERT on a prepared corpus, or go on where it stopped.",
+    "evaluate": "Measure a pretrained model on held-out text or minimal pairs.",
+    "fill": "Fill each [MASK] of a text.",
+    "plan": "Say what a run will take before it is started.",
+}
+for _name, _help in COMMANDS.items():
+    app.command(f"bertloom.cli.{_name}:{_name}", name=_name, help=_help)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and leave with its exit code: 0 done, 2 the user's mistake, 130 or 143 stopped by a signal."""
+    try:
+        code = app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
+    except (InputError, CycloptsError) as error:
+        fail(" ".join(str(error).split()))
+    except BrokenPipeError:
+        # Whoever read our output has enough; nothing is to be said to nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+            fail(f"{error.filename or 'output'}: {os.strerror(error.errno)}")
+        raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str) -> None:
+    """Say what is wrong in one line and leave with exit code 2."""
+    print(f"bertloom: error: {message}", file=sys.stderr)
+    sys.exit(2)

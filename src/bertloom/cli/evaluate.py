@@ -1,0 +1,102 @@
+"""`bertloom evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+
+def evaluate(
+    model: str,
+    *,
+    corpus: Annotated[Path | None, Parameter(help="Prepared corpus; its held-out part if it has one.")] = None,
+    suite: Annotated[Literal["blimp"] | None, Parameter(help="Minimal pairs scored without fine-tuning.")] = None,
+    data: Annotated[Path | None, Parameter(help="The suite's JSONL file.")] = None,
+    examples: Annotated[int, Parameter(help="Most examples measured.")] = 2000,
+    length: Annotated[int, Parameter(help="Most tokens of an example.")] = 128,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Measure a pretrained model: held-out losses beside guessing, or grammar by minimal pairs.
+
+    Parameters
+    ----------
+    model
+        A model's folder, a run, or a Hub id.
+    seed
+        Seed of the examples and masks.
+    json
+        Print one JSON object.
+    """
+    from bertloom.api import load
+    from bertloom.errors import InputError
+
+    if (corpus is None) == (suite is None) or (suite is None) != (data is None):
+        raise InputError("evaluate: give either --corpus DIR or --suite blimp --data FILE")
+    if examples < 1 or length < 8:
+        raise InputError(f"examples: {examples}, length: {length} given, at least 1 and 8 allowed")
+    loaded = load(model)
+    if corpus is not None:
+        _on_corpus(loaded, corpus, examples, length, seed, json)
+    elif data is not None:
+        _on_pairs(loaded, data, json)
+
+
+def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, json: bool) -> None:
+    from dataclasses import asdict
+
+    from bertloom.cli.show import percent, print_json, print_table, say
+    from bertloom.corpus import Corpus
+    from bertloom.corpus.prepare import HELD_OUT
+    from bertloom.errors import InputError
+    from bertloom.evaluation import guessing, held_out
+    from bertloom.objectives import Combined
+
+    if (folder / HELD_OUT).is_dir():
+        folder = folder / HELD_OUT
+        say(f"Measuring on {folder}")
+    corpus = Corpus(folder)
+    corpus.require(model.tokenizer.fingerprint, model.path)
+    if length > model.config.max_position_embeddings:
+        raise InputError(f"length: {length} given, at most {model.config.max_position_embeddings} positions allowed")
+    model.head("mlm")
+    objective = Combined(model.config, "mlm+nsp" if "nsp" in model.heads else "mlm")
+    objective.load_state_dict(model.heads.state_dict())
+    objective.eval()
+    measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
+    guesses = guessing(corpus, list(measures))
+    if json:
+        said = {name: {**asdict(one), "perplexity": one.perplexity} for name, one in measures.items()}
+        print_json({"corpus": str(folder), "measures": said, "guessing": {name: asdict(one) for name, one in guesses.items()}})
+        return
+    rows = []
+    for name, one in measures.items():
+        guess = guesses[name]
+        rows.append((f"{name.upper()} loss", f"{one.loss:.3f}", f"{guess.loss:.3f}"))
+        if name == "mlm":
+            rows.append(("MLM perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
+        rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy)))
+    counts = ", ".join(f"{one.count:,} {name.upper()} labels" for name, one in measures.items())
+    print_table(f"Held out: {counts}", ("", "model", "guessing"), rows)
+
+
+def _on_pairs(model: Any, data: Path, json: bool) -> None:
+    from dataclasses import asdict
+
+    from bertloom.cli.show import percent, print_json, print_table, remarks
+    from bertloom.evaluation import blimp, read_pairs
+
+    head = model.head("mlm")
+    pairs = read_pairs(data)
+    with remarks.status("Scoring") as status:
+        shares = blimp(
+            model.encoder, head, model.tokenizer, pairs,
+            lambda done: status.update(f"Scoring: {done:,} of {2 * len(pairs):,} sentences"),
+        )  # fmt: skip
+    if json:
+        print_json({"suite": "blimp", "data": str(data), "pairs": len(pairs), "shares": {k: asdict(v) for k, v in shares.items()}})
+        return
+    rows = [(name, f"{one.count:,}", percent(one.share), f"{percent(one.low)} – {percent(one.high)}") for name, one in shares.items()]
+    print_table(f"BLiMP: {len(pairs):,} minimal pairs, good sentence scored higher (a tie is wrong)", ("phenomenon", "pairs", "right", "95 % interval"), rows)

@@ -1,0 +1,74 @@
+"""`bertloom plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def plan(
+    model: str,
+    *,
+    length: Annotated[int, Parameter(help="Tokens of a sequence.")] = 128,
+    batch: Annotated[int, Parameter(help="Sequences of a step.")] = 32,
+    memory: Annotated[str | None, Parameter(help="Memory, as 16GB; what is free here unless given.")] = None,
+    vocab_size: Annotated[int | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
+    steps: Annotated[int, Parameter(help="Steps the time is said for.")] = 1000,
+    json: bool = False,
+) -> None:
+    """Say what a run will take: parameters, memory, FLOPs, and time at this machine's measured rate.
+
+    Parameters
+    ----------
+    model
+        tiny, mini, small, medium, base, large or a preset's full name.
+    json
+        Print one JSON object.
+    """
+    from bertloom import planning
+    from bertloom.cli.show import percent, print_json, print_table
+    from bertloom.config import preset
+
+    config = preset(model, **({} if vocab_size is None else {"vocab_size": vocab_size}))
+    made = planning.plan(config, length, batch, planning.parse_bytes(memory) if memory else None)
+    said = made.to_dict()
+    if json:
+        print_json({"model": model, "length": length, "batch": batch, **said})
+        return
+    counts = said["parameters"]
+    print_table(f"{model}: parameters", ("part", "parameters"), [(name, f"{n:,}") for name, n in counts.items()])
+    print_table(
+        f"Memory for micro-batches of {made.micro_batch} × {length} tokens, of {made.memory / 1e9:.1f} GB",
+        ("held by", "GB"),
+        [(name, f"{number / 1e9:.2f}") for name, number in said["bytes"].items()],
+    )
+    flops = said["flops_per_token"]
+    total = sum(flops.values())
+    print_table(
+        f"Training FLOPs per token at length {length}",
+        ("part", "MFLOP", "share"),
+        [(name, f"{number / 1e6:,.1f}", percent(number / total)) for name, number in flops.items()]
+        + [(f"all, at length {n}", f"{number / 1e6:,.1f}", "") for n, number in said["flops_per_token_by_length"].items()],
+    )
+    seconds = said["seconds_per_step"]
+    print_table(
+        "Time on this machine",
+        ("", ""),
+        [
+            ("measured rate", f"{made.flops_per_second / 1e9:,.0f} GFLOP/s"),
+            ("speed", f"{made.tokens_per_second:,.0f} tokens/s"),
+            (f"one step of {batch} × {length}", f"{seconds:,.2f} s"),
+            (f"{steps:,} steps", duration(seconds * steps)),
+            ("flags", f"--micro-tokens {said['micro_tokens']} --batch-size {batch} --length {length}"),
+        ],
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

@@ -1,0 +1,75 @@
+"""`bertloom prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from bertloom.cli.options import Reading
+
+
+def prepare(
+    text: list[str],
+    *,
+    tokenizer: Path,
+    output: Path,
+    held_out: Annotated[float, Parameter(help="Share of the documents set aside in OUTPUT/held-out.")] = 0.0,
+    language: Annotated[str, Parameter(help="Language of the sentences; auto tells by script.")] = "auto",
+    workers: Annotated[int | None, Parameter(help="Processes; as many as there are cores unless given.")] = None,
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
+    json: bool = False,
+) -> None:
+    """Turn text into a prepared corpus: sentences and tokens as plain arrays.
+
+    Parameters
+    ----------
+    text
+        Files, folders, globs, - for standard input, or hf:NAME[:CONFIG][:SPLIT].
+    tokenizer
+        Folder with tokenizer.json or vocab.txt.
+    output
+        Folder to make.
+    json
+        Print one JSON object.
+    """
+    from bertloom.cli.show import print_json, reading_progress, say
+    from bertloom.corpus import prepare as work
+
+    options = reading.options
+    with reading_progress("Preparing") as progress:
+        corpus = work.prepare(
+            text, tokenizer, output,
+            options=options, language=language, held_out=held_out, workers=workers, progress=progress,
+        )  # fmt: skip
+    if json:
+        print_json({"output": str(output), **corpus.manifest})
+        return
+    show_report(corpus.manifest)
+    aside = f", {held_out:.1%} of the documents in {output / work.HELD_OUT}" if held_out else ""
+    say(f"Corpus in {output}{aside}; next: bertloom pretrain --corpus {output} --model mini --steps 2000 --output RUN")
+
+
+def show_report(manifest: dict[str, Any]) -> None:
+    """The corpus's report as tables."""
+    from bertloom.cli.show import percent, print_table
+
+    report = manifest["report"]
+    rows = [(name, f"{manifest[name]:,}") for name in ("documents", "sentences", "tokens")]
+    rows += [
+        ("[UNK] rate", f"{100 * report['unk_rate']:.3f} %"),
+        ("unused tokens", f"{report['unused_tokens']:,} of {manifest['vocabulary']['size']:,}"),
+        *((what, f"{number:,}") for what, number in manifest["mended"].items()),
+    ]
+    print_table("Corpus", ("", ""), rows)
+    total = sum(report["sentence_lengths"].values())
+    most = max(report["sentence_lengths"].values())
+    print_table(
+        "Sentence lengths in tokens",
+        ("tokens", "sentences", "share", ""),
+        [
+            (bounds, f"{count:,}", percent(count / total), ("█" * round(24 * count / most)).ljust(24))
+            for bounds, count in report["sentence_lengths"].items()
+        ],
+    )

@@ -1,0 +1,106 @@
+"""`bertloom pretrain`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from cyclopts import Parameter
+
+from bertloom.train.recipe import Recipe, resolved
+
+_KINDS = get_type_hints(Recipe)
+# Every recipe key as a flag that is None unless given, so that flags can stand over a recipe's file.
+Flags = make_dataclass(
+    "Flags",
+    [
+        (
+            one.name,
+            Annotated[
+                _KINDS[one.name] | None,
+                Parameter(help=f"{one.metadata['help']} [{one.default if one.default != '' else 'none'}]", show_default=False),
+            ],
+            None,
+        )
+        for one in fields(Recipe)
+    ],
+    kw_only=True,
+    frozen=True,
+)
+
+
+def pretrain(
+    recipe: Annotated[Path | None, Parameter(name="")] = None,
+    /,
+    *,
+    flags: Any = Flags(),  # noqa: B008
+    json: bool = False,
+) -> int:
+    """Pretrain a BERT on a prepared corpus; the same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    recipe
+        TOML file whose keys are the flags below; a flag stands over it.
+    json
+        Print one JSON object.
+    """
+    from bertloom.cli.show import print_json, say
+    from bertloom.pretraining import pretrain as run
+
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    chosen = resolved(recipe, given)
+    watcher = Watcher(quiet=json)
+    with watcher:
+        finished = run(chosen, watch=watcher, warn=say)
+    if json:
+        print_json({"output": chosen.output, "finished": finished, "step": watcher.done, "measures": watcher.measures})
+    elif finished:
+        say(f"Done: {chosen.output}/model; next: bertloom fill {chosen.output} \"The [MASK] is here.\"")
+    else:
+        say(f"Stopped and saved at step {watcher.done:,} of {chosen.steps:,}; the same command goes on from there.")
+    return 0 if finished else 130
+
+
+Flags.__module__ = __name__
+# The hint is a value made above, which a written annotation cannot name.
+pretrain.__annotations__["flags"] = Annotated[Flags, Parameter(name="*")]
+
+
+class Watcher:
+    """The live bar of a run, with loss, tokens a second, time left, and a line for each measure."""
+
+    def __init__(self, quiet: bool = False):
+        from bertloom.cli.show import training_progress
+
+        self.progress = training_progress()
+        self.progress.disable = quiet
+        self.task: Any = None
+        self.done = 0
+        self.speed = 0.0
+        self.measures: dict[str, Any] = {}
+
+    def __enter__(self) -> Watcher:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, run: Any, step: Any, measures: dict[str, Any]) -> None:
+        from bertloom.cli.show import percent
+
+        self.done = step.number + 1
+        now = step.tokens / step.seconds
+        self.speed = now if not self.speed else 0.95 * self.speed + 0.05 * now
+        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in step.losses.items())
+        said = f"{losses}  {self.speed:,.0f} tokens/s"
+        if self.task is None:
+            start = {"completed": run.first, "said": said}
+            self.task = self.progress.add_task(f"{run.recipe.model}", total=run.recipe.steps, **start)
+        self.progress.update(self.task, completed=self.done, said=said)
+        if measures:
+            self.measures = {name: asdict(one) for name, one in measures.items()}
+            parts = [f"{name} loss {one.loss:.3f}, accuracy {percent(one.accuracy)}" for name, one in measures.items()]
+            self.progress.console.print(f"step {self.done:,}  held out: {'; '.join(parts)}", markup=False)

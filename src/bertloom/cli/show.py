@@ -1,0 +1,62 @@
+"""What a command shows: tables and progress for a terminal, one JSON object for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Progress and remarks go to stderr, so that stdout holds results alone.
+remarks = Console(stderr=True, highlight=False)
+results = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A remark for whoever watches."""
+    remarks.print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    json.dump(value, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; columns after the first are aligned to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    results.print(table)
+
+
+@contextmanager
+def reading_progress(what: str) -> Iterator[Any]:
+    """A live line of megabytes read, given a `ReadCounts`."""
+    with Progress(
+        TextColumn("{task.description}"), TextColumn("{task.completed:,.1f} MB"), TimeElapsedColumn(),
+        console=remarks, transient=True,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(what, total=None)
+        yield lambda counts: progress.update(task, completed=counts.bytes / 1e6)
+
+
+def training_progress() -> Progress:
+    """A live bar with loss, speed and time left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(compact=True), TextColumn("left"), console=remarks, refresh_per_second=4,
+    )  # fmt: skip
+
+
+def percent(share: float) -> str:
+    """A share as percent."""
+    return f"{100 * share:.1f} %"

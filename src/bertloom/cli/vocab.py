@@ -1,0 +1,64 @@
+"""`bertloom vocab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bertloom.cli.options import Reading
+
+
+def vocab(
+    text: list[str],
+    *,
+    size: int,
+    output: Path,
+    cased: bool = False,
+    strip_accents: bool = False,
+    min_frequency: Annotated[int, Parameter(help="How often a pair must stand in the text to be joined.")] = 2,
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
+    json: bool = False,
+) -> None:
+    """Train a WordPiece vocabulary on text: the same files give the same bytes.
+
+    Parameters
+    ----------
+    text
+        Files, folders, globs, - for standard input, or hf:NAME[:CONFIG][:SPLIT].
+    size
+        Number of tokens.
+    output
+        Folder to make.
+    cased
+        Keep upper case.
+    strip_accents
+        Take accents off, which tears Hangul and kana apart.
+    json
+        Print one JSON object.
+    """
+    from bertloom.cli.show import print_json, reading_progress, say
+    from bertloom.files import refuse_existing, whole_folder
+    from bertloom.text.readers import passages
+    from bertloom.text.sources import ReadCounts
+    from bertloom.text.vocabulary import train_vocabulary
+
+    refuse_existing(output)
+    counts = ReadCounts()
+    with reading_progress("Reading") as progress:
+
+        def paragraphs():  # type: ignore[no-untyped-def]
+            for passage in passages(text, reading.options, counts):
+                progress(counts)
+                yield from passage.paragraphs
+
+        tokenizer = train_vocabulary(paragraphs(), size, not cased, strip_accents, min_frequency)
+    with whole_folder(output) as folder:
+        tokenizer.save(folder)
+    for what, number in counts.mended.items():
+        say(f"{number:,} × {what}")
+    if json:
+        print_json({"size": len(tokenizer), "fingerprint": tokenizer.fingerprint, "output": str(output), "mended": counts.mended})
+    else:
+        say(f"{len(tokenizer):,} tokens in {output}; next: bertloom prepare {' '.join(text)} --tokenizer {output} --output CORPUS")

@@ -1,0 +1,194 @@
+"""Measures of a pretrained model: held-out losses beside guessing, and grammar by minimal pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bertloom.corpus import Corpus, Draw
+from bertloom.errors import InputError
+from bertloom.example import Example
+from bertloom.model.encoder import Encoder
+from bertloom.model.heads import LanguageHead
+from bertloom.model.packed import by_tokens, pack
+from bertloom.objectives import Combined
+from bertloom.text.tokenizer import Tokenizer
+
+TOKENS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A mean loss in nats and the share of first choices that were right, over `count` labels."""
+
+    loss: float
+    accuracy: float
+    count: int
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the loss."""
+        return math.exp(min(self.loss, 700.0))
+
+
+@torch.no_grad()
+def held_out(
+    encoder: Encoder, objective: Combined, corpus: Corpus, *, examples: int, length: int, seed: int = 0
+) -> dict[str, Measure]:
+    """Each part's measure on the first `examples` draws of a corpus, at most one epoch of them, dropout off."""
+    encoder.eval()
+    count = min(examples, objective.epoch(corpus, length))
+    drawn = [objective.example(corpus, Draw(seed, index, length)) for index in range(count)]
+    totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    device = next(encoder.parameters()).device
+    for part in by_tokens([len(example) for example in drawn], TOKENS_AT_ONCE):
+        for name, values in objective.measured(encoder, pack(drawn[part]).to(device)).items():
+            totals[name] = [total + value for total, value in zip(totals[name], values)]
+    return {
+        name: Measure(loss / max(1, count), right / max(1, count), int(count))
+        for name, (loss, right, count) in totals.items()
+    }
+
+
+def guessing(corpus: Corpus, names: list[str]) -> dict[str, Measure]:
+    """What someone scores who knows only the corpus's token frequencies, or tosses a coin."""
+    frequencies = corpus.frequencies[corpus.frequencies > 0] / corpus.frequencies.sum()
+    entropy = float(-(frequencies * np.log(frequencies)).sum())
+    known = {"mlm": Measure(entropy, float(frequencies.max()), 0), "nsp": Measure(math.log(2), 0.5, 0)}
+    return {name: known[name] for name in names if name in known}
+
+
+@torch.no_grad()
+def pseudo_log_likelihoods(
+    encoder: Encoder,
+    head: LanguageHead,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    progress: Callable[[int], None] = lambda done: None,
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(len(texts),) of each text the sum of log p(token | the others), each token masked once (Salazar et al. 2020)."""
+    encoder.eval()
+    special, scores = tokenizer.special, np.zeros(len(texts))
+    ids = tokenizer.ids(texts)
+    longest = encoder.config.max_position_embeddings - 2
+    for number, one in enumerate(ids):
+        if not 0 < len(one) <= longest:
+            raise InputError(f"text {number + 1} has {len(one)} tokens, 1 to {longest} allowed")
+    owners: list[int] = []
+    copies: list[Example] = []
+    tokens = 0
+
+    def flush() -> None:
+        nonlocal tokens
+        device = encoder.embeddings.word.weight.device
+        batch = pack(copies).to(device)
+        rows, labels = batch.targets["mlm"]
+        logits = head(encoder(batch)[rows], encoder.embeddings.word.weight).float()
+        chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
+        np.add.at(scores, owners, chosen.double().cpu().numpy())
+        owners.clear()
+        copies.clear()
+        tokens = 0
+
+    # Sorted by length, so that the blocks of the attention are full.
+    for done, number in enumerate(sorted(range(len(ids)), key=lambda n: len(ids[n]))):
+        whole = np.array([special.cls, *ids[number], special.sep])
+        for place in range(1, len(whole) - 1):
+            masked = whole.copy()
+            masked[place] = special.mask
+            target = (np.array([place]), whole[place : place + 1])
+            copies.append(Example(masked, np.zeros(len(whole), np.int64), {"mlm": target}))
+            owners.append(number)
+            tokens += len(whole)
+            if tokens >= TOKENS_AT_ONCE:
+                flush()
+                progress(done)
+    if copies:
+        flush()
+    return scores
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Share of minimal pairs whose good sentence scores higher, with a 95 % interval (Wilson's)."""
+
+    share: float
+    low: float
+    high: float
+    count: int
+
+
+def interval(right: int, count: int, z: float = 1.96) -> Grammar:
+    """Wilson's interval of a share."""
+    share = right / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return Grammar(share, centre - half, centre + half, count)
+
+
+def read_pairs(file: Path) -> list[dict[str, str]]:
+    """BLiMP's minimal pairs from JSONL: `good`, `bad`, `paradigm`, `phenomenon`; a bad line raises with its number."""
+    records = []
+    for number, line in _lines(file):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"is not JSON: {error.msg}", file, number) from None
+        for key in ("good", "bad", "paradigm", "phenomenon"):
+            if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key].strip():
+                raise InputError(f"no text in field {key!r}, good, bad, paradigm and phenomenon needed", file, number)
+        records.append(record)
+    if not records:
+        raise InputError("no pairs in it, at least one needed", file)
+    return records
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    except FileNotFoundError:
+        raise InputError("no such file", file) from None
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8", file) from None
+
+
+def blimp(
+    encoder: Encoder,
+    head: LanguageHead,
+    tokenizer: Tokenizer,
+    pairs: list[dict[str, str]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Grammar]:
+    """By phenomenon, and as `mean over paradigms` over all, the share of pairs told right; a tie is wrong."""
+    texts = [pair[key] for key in ("good", "bad") for pair in pairs]
+    scores = pseudo_log_likelihoods(encoder, head, tokenizer, texts, progress)
+    # Rounded, since the same sentence scored in two batches may differ in the last bits, and a tie is wrong.
+    right = np.round(scores[: len(pairs)], 4) > np.round(scores[len(pairs) :], 4)
+    groups: dict[str, list[bool]] = defaultdict(list)
+    paradigms: dict[str, list[bool]] = defaultdict(list)
+    for pair, won in zip(pairs, right):
+        groups[pair["phenomenon"]].append(bool(won))
+        paradigms[pair["paradigm"]].append(bool(won))
+    result = {name: interval(sum(won), len(won)) for name, won in sorted(groups.items())}
+    whole = interval(int(right.sum()), len(pairs))
+    mean = float(np.mean([np.mean(won) for won in paradigms.values()]))
+    shift = mean - whole.share
+    result["mean over paradigms"] = Grammar(mean, whole.low + shift, whole.high + shift, len(pairs))
+    return result
+
+
+def require_heads(heads: nn.ModuleDict, names: list[str], where: object) -> None:
+    """Raise unless a model has the heads a measure needs."""
+    missing = [name for name in names if name not in heads]
+    if missing:
+        raise InputError(f"no {' and no '.join(missing)} head in the model, pretrained weights needed", where)

@@ -1,0 +1,171 @@
+"""What a run takes, said before it is started: parameters, memory, FLOPs, time at this machine's measured rate.
+
+D hidden size, F intermediate size, L layers, N heads, V vocabulary, n sequence length, T tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+
+MASKED_SHARE = 0.15
+# What Python, torch and its libraries hold before any weight, and what the allocator keeps around tensors (measured).
+RUNTIME_BYTES = 330_000_000
+LOGITS_AT_ONCE = 1 << 25
+
+
+def parameters(config: EncoderConfig) -> dict[str, int]:
+    """Parameters by part; `backbone` is the count that is published for a size, `total` has the pretraining heads."""
+    width, inner = config.hidden_size, config.intermediate_size
+    norm = 2 * width
+    embeddings = (config.vocab_size + config.max_position_embeddings + config.type_vocab_size) * width + norm
+    attention = 4 * (width * width + width) + norm
+    feed_forward = 2 * width * inner + inner + width + norm
+    layers = config.num_hidden_layers * (attention + feed_forward)
+    pooler = width * width + width
+    mlm = width * width + width + norm + config.vocab_size
+    nsp = 2 * width + 2
+    return {
+        "embeddings": embeddings,
+        "layers": layers,
+        "pooler": pooler,
+        "backbone": embeddings + layers + pooler,
+        "mlm_head": mlm,
+        "nsp_head": nsp,
+        "total": embeddings + layers + pooler + mlm + nsp,
+    }
+
+
+def flops_per_token(config: EncoderConfig, length: int) -> dict[str, float]:
+    """Training FLOPs of one token (forward and twice that backward) by part; attention alone grows with the length."""
+    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    return {
+        "linear": 3.0 * layers * (8 * width * width + 4 * width * inner),
+        "attention": 3.0 * layers * 4 * length * width,
+        "head": 3.0 * MASKED_SHARE * (2 * width * width + 2 * width * config.vocab_size),
+    }
+
+
+def activation_bytes(config: EncoderConfig, tokens: int, length: int) -> int:
+    """Bytes held between forward and backward of a micro-batch in fp32, and the logits at work in the head."""
+    width, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    # Projections, mixed values, the two sums and norms, the inner layer before and after its activation, byte masks.
+    layer = 4 * (8 * width + 2 * inner) + 2 * width + 5 * heads * max(length, 128)
+    embeddings = 4 * 2 * width + 5 * width
+    masked = int(MASKED_SHARE * tokens)
+    head = masked * 4 * 6 * width + 4 * min(LOGITS_AT_ONCE + config.vocab_size, masked * config.vocab_size)
+    # Gradients of one layer's widest tensors on the way back.
+    passing = 4 * tokens * (2 * inner + 4 * width)
+    return tokens * (config.num_hidden_layers * layer + embeddings) + head + passing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer to the question before a run."""
+
+    config: EncoderConfig
+    length: int
+    batch: int
+    micro_batch: int
+    memory: int
+    flops_per_second: float
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Memory of a run by what holds it, for a micro-batch of `micro_batch` sequences."""
+        weights = 4 * parameters(self.config)["total"]
+        # The head makes the gradient of the tied embeddings beside the lookup's own.
+        spare = 4 * self.config.vocab_size * self.config.hidden_size
+        parts = {
+            "weights": weights,
+            "gradients": weights + spare,
+            "optimizer": 2 * weights,
+            "activations": activation_bytes(self.config, self.micro_batch * self.length, self.length),
+            "runtime": RUNTIME_BYTES,
+        }
+        return {**parts, "total": sum(parts.values())}
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Training speed at the measured rate."""
+        return self.flops_per_second / sum(flops_per_token(self.config, self.length).values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as one JSON object."""
+        step = self.batch * self.length
+        lengths = sorted({128, 512, self.length} & set(range(1, self.config.max_position_embeddings + 1)))
+        return {
+            "parameters": parameters(self.config),
+            "bytes": self.bytes,
+            "flops_per_token": flops_per_token(self.config, self.length),
+            "flops_per_token_by_length": {str(n): sum(flops_per_token(self.config, n).values()) for n in lengths},
+            "micro_batch": self.micro_batch,
+            "micro_tokens": self.micro_batch * self.length,
+            "memory": self.memory,
+            "flops_per_second": self.flops_per_second,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds_per_step": step / self.tokens_per_second,
+        }
+
+
+def plan(config: EncoderConfig, length: int, batch: int, memory: int | None = None, rate: float | None = None) -> Plan:
+    """The plan of a run with the largest micro-batch that fits in `memory` bytes (this machine's unless given)."""
+    if not 8 <= length <= config.max_position_embeddings:
+        raise InputError(f"length: {length} given, 8 to {config.max_position_embeddings} allowed")
+    if batch < 1:
+        raise InputError(f"batch: {batch} given, at least 1 allowed")
+    memory = memory or available_memory()
+
+    def of(micro: int) -> Plan:
+        return Plan(config, length, batch, micro, memory, rate or 1.0)
+
+    if of(1).bytes["total"] > memory:
+        raise InputError(f"memory: {memory / 1e9:.1f} GB given, at least {of(1).bytes['total'] / 1e9:.1f} GB needed for one sequence")
+    low, high = 1, batch
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if of(middle).bytes["total"] <= memory else (low, middle - 1)
+    return Plan(config, length, batch, low, memory, rate or measured_rate(config, length))
+
+
+def measured_rate(config: EncoderConfig, length: int) -> float:
+    """FLOPs a second of this machine in training: one layer of the encoder, forward and backward, timed."""
+    import numpy as np
+    import torch
+
+    from bertloom.example import Example
+    from bertloom.model.encoder import Layer
+    from bertloom.model.packed import pack
+
+    sequences = max(1, 2048 // length)
+    batch = pack([Example(np.zeros(length, np.int64), np.zeros(length, np.int64))] * sequences)
+    layer = Layer(config)
+    x = torch.randn(sequences * length, config.hidden_size, requires_grad=True)
+    flops = flops_per_token(config, length)
+    work = sequences * length * (flops["linear"] + flops["attention"]) / max(1, config.num_hidden_layers)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        layer(x, batch).sum().backward()
+        times.append(time.perf_counter() - began)
+    return float(work / sorted(times)[1])
+
+
+def available_memory() -> int:
+    """Bytes this machine has free for a process."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def parse_bytes(text: str) -> int:
+    """`16GB`, `900 MB`, `24GiB` as bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise InputError(f"memory: {text!r} given, a number with KB, MB, GB or TB allowed")
+    power = " KMGT".index(found[2].upper() or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)

@@ -1,0 +1,217 @@
+"""A pretraining run: a recipe becomes a run folder, from its beginning or from where it stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bertloom import hub
+from bertloom.api import Model, load
+from bertloom.card import model_card
+from bertloom.config import EncoderConfig, preset
+from bertloom.corpus import Corpus
+from bertloom.corpus.prepare import HELD_OUT
+from bertloom.errors import InputError
+from bertloom.evaluation import Measure, guessing, held_out
+from bertloom.model.encoder import Encoder
+from bertloom.model.init import initialise
+from bertloom.objectives import Combined
+from bertloom.text.tokenizer import Tokenizer
+from bertloom.train import checkpoint
+from bertloom.train.data import batches
+from bertloom.train.loop import Step, steps
+from bertloom.train.metrics import Metrics, draw_curves
+from bertloom.train.optimizer import adamw, peak_rate, rate_at
+from bertloom.train.recipe import Recipe, read_recipe
+
+# Heads a saved folder has beside the objective's own, so that `BertForPreTraining` finds every key it looks for.
+ALWAYS_SAVED = ("mlm", "nsp")
+
+
+class Run:
+    """A recipe made into a corpus, an encoder, an objective and an optimiser; `first` is the step to go on from."""
+
+    def __init__(self, recipe: Recipe, warn: Callable[[str], None]):
+        self.recipe, self.folder = recipe, Path(recipe.output)
+        if not recipe.output or not recipe.corpus:
+            raise InputError(f"{'output' if recipe.corpus else 'corpus'}: none given, a folder needed")
+        self.corpus = Corpus(recipe.corpus)
+        self.tokenizer = Tokenizer.load(self.corpus.tokenizer_folder)
+        self.corpus.require(self.tokenizer.fingerprint, "the tokenizer in it")
+        aside = Path(recipe.corpus) / HELD_OUT
+        self.held_out = Corpus(aside) if aside.is_dir() else None
+        self._claim_folder()
+        self.config = self._config()
+        self._build()
+        found = checkpoint.newest(self.folder, warn)
+        self.first = self._resume(*found) if found else 0
+
+    def _claim_folder(self) -> None:
+        """Take an empty folder, or one of the very same recipe."""
+        file = self.folder / "recipe.toml"
+        if file.is_file():
+            different = self.recipe.differing(Recipe(**read_recipe(file)))
+            if different:
+                said = "; ".join(f"{key}: {new!r} given, the run has {old!r}" for key, (new, old) in different.items())
+                raise InputError(f"is the run of another recipe ({said}); give another --output", self.folder)
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise InputError("is there and is no run; give another --output", self.folder)
+
+    def _config(self) -> EncoderConfig:
+        recipe = self.recipe
+        if recipe.start:
+            self.started: Model | None = load(recipe.start)
+            self.corpus.require(self.started.tokenizer.fingerprint, recipe.start)
+            config = self.started.config
+        else:
+            self.started = None
+            config = preset(
+                recipe.model,
+                vocab_size=self.corpus.vocab_size,
+                pad_token_id=self.corpus.special["pad"],
+                hidden_dropout_prob=recipe.dropout,
+                attention_probs_dropout_prob=recipe.dropout,
+                **({"initializer_range": recipe.initializer_range} if recipe.initializer_range else {}),
+            )
+        if recipe.length > config.max_position_embeddings:
+            raise InputError(f"length: {recipe.length} given, at most {config.max_position_embeddings} positions allowed")
+        return config
+
+    def _build(self) -> None:
+        recipe, config = self.recipe, self.config
+        torch.manual_seed(recipe.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(recipe.precision, recipe.precision)
+        self.encoder = Encoder(config)
+        self.objective = Combined(config, recipe.objective, recipe.segments, recipe.mask)
+        # Heads that the objective does not train are saved too, as they were made or found.
+        self.idle = nn.ModuleDict()
+        if "nsp" not in self.objective.names:
+            self.idle["nsp"] = nn.Linear(config.hidden_size, 2)
+        for module in (self.encoder, self.objective, self.idle):
+            initialise(module, config.initializer_range, config.pad_token_id)
+        if self.started:
+            given = self.started.state()
+            for module in (self.encoder, self.objective, self.idle):
+                module.load_state_dict({**module.state_dict(), **{k: v for k, v in given.items() if k in module.state_dict()}})
+        for module in (self.encoder, self.objective, self.idle):
+            module.to(device)
+        self.optimizer = adamw([*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay)
+
+    def _resume(self, step: int, folder: Path) -> int:
+        state = hub.read_state(folder / "model", self.config)
+        for module in (self.encoder, self.objective, self.idle):
+            own = module.state_dict()
+            hub.load_into(module, {name: state[name] for name in own}, folder)
+        checkpoint.load_moments(self.optimizer, folder)
+        return step
+
+    @property
+    def rate(self) -> Callable[[int], float]:
+        """The rate by step."""
+        recipe = self.recipe
+        peak = peak_rate(recipe, self.config.hidden_size)
+        return partial(rate_at, peak=peak, steps=recipe.steps, warmup=recipe.warmup, schedule=recipe.schedule)
+
+    def measure(self) -> dict[str, Measure]:
+        """The held-out measures now, empty without held-out text."""
+        if self.held_out is None:
+            return {}
+        recipe = self.recipe
+        return held_out(
+            self.encoder, self.objective, self.held_out, examples=recipe.evaluate_examples, length=recipe.length
+        )
+
+    def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
+        """A checkpoint after `step` steps, with a whole model folder in it."""
+        heads = nn.ModuleDict({name: self.objective.get_submodule(name) for name in self.objective.names})
+        heads.update(self.idle)
+        model = Model(self.encoder, heads, self.tokenizer, {}, self.folder)
+        text = model_card(self.config, self.recipe, self.corpus, measures, step, tokens)
+        checkpoint.save(self.folder, step, lambda folder: model.save(folder, text), self.optimizer, self.recipe.keep)
+
+    def train(self, stopped: Callable[[], bool]) -> Iterator[tuple[Step, dict[str, Measure]]]:
+        """Each step done, with held-out measures where it made them; metrics and checkpoints on the way."""
+        recipe = self.recipe
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recipe.write(self.folder / "recipe.toml")
+        made = batches(self.corpus, self.objective, recipe, self.first)
+        with Metrics(self.folder, self.first, recipe.tensorboard) as metrics:
+            tokens = sum(row.get("tokens", 0) for row in metrics.rows)
+            loop = steps(
+                self.encoder, self.objective, self.optimizer, made,
+                first=self.first, rate=self.rate, seed=recipe.seed, clip=recipe.clip, precision=self.precision,
+            )  # fmt: skip
+            for step in loop:
+                done = step.number + 1
+                tokens += step.tokens
+                row = {"step": done, **{key: value for key, value in asdict(step).items() if key != "number"}}
+                metrics.add(row)
+                last = done == recipe.steps or stopped()
+                saving = last or done % recipe.save_every == 0
+                measures: dict[str, Measure] = {}
+                if saving or (recipe.evaluate_every and done % recipe.evaluate_every == 0):
+                    measures = self.measure()
+                    if measures:
+                        held = {name: asdict(one) for name, one in measures.items()}
+                        metrics.add({"step": done, "held_out": held})
+                if saving:
+                    self.save(done, measures, tokens)
+                    self.draw(metrics.rows)
+                yield step, measures
+                if last:
+                    return
+
+    def draw(self, rows: list[dict[str, Any]]) -> None:
+        """`curves.png` as it stands."""
+        guesses = {name: one.loss for name, one in guessing(self.held_out or self.corpus, self.objective.names).items()}
+        title = f"{self.recipe.model}, {self.recipe.objective}, {len(self.tokenizer):,} words"
+        draw_curves(rows, self.folder / "curves.png", title, guesses)
+
+
+def pretrain(
+    recipe: Recipe,
+    *,
+    watch: Callable[[Run, Step, dict[str, Measure]], None] = lambda run, step, measures: None,
+    warn: Callable[[str], None] = print,
+) -> bool:
+    """Run a recipe to its end, from its beginning or its newest checkpoint; False where a signal stopped it early.
+
+    A signal to stop (Ctrl-C, SIGTERM) saves first.
+    """
+    run = Run(recipe, warn)
+    with stop_signals() as stopped:
+        for step, measures in run.train(stopped):
+            watch(run, step, measures)
+        return not stopped()
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Inside, Ctrl-C and SIGTERM ask for an end instead of making one; a second Ctrl-C makes it."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        # Signals can be caught in the main thread alone; elsewhere the caller has them.
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
