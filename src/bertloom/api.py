@@ -42,10 +42,18 @@ class Model:
     """An encoder with its tokenizer and whichever pretraining heads its folder had; always in evaluation mode."""
 
     def __init__(
-        self, encoder: Encoder, heads: nn.ModuleDict, tokenizer: Tokenizer | None, others: Mapping[str, Any], path: Path
+        self,
+        encoder: Encoder,
+        heads: nn.ModuleDict,
+        tokenizer: Tokenizer | None,
+        others: Mapping[str, Any],
+        path: Path,
+        unread: Sequence[str] = (),
     ):
         self.encoder, self.heads, self.others, self.path = encoder.eval(), heads.eval(), dict(others), path
         self._tokenizer = tokenizer
+        # Names of weights in the folder that are another task's head.
+        self.unread = tuple(unread)
 
     @property
     def config(self) -> EncoderConfig:
@@ -63,7 +71,9 @@ class Model:
         """Texts, or pairs of texts, with special tokens; longer ones are cut at the model's positions."""
         special, most = self.tokenizer.special, self.config.max_position_embeddings
         made = []
-        for first, second in zip(self.tokenizer.ids(texts), self.tokenizer.ids(seconds) if seconds else [None] * len(texts)):
+        for first, second in zip(
+            self.tokenizer.ids(texts), self.tokenizer.ids(seconds) if seconds else [None] * len(texts)
+        ):
             if second is None:
                 ids = [special.cls, *first[: most - 2], special.sep]
                 segments = [0] * len(ids)
@@ -78,9 +88,7 @@ class Model:
         return made
 
     @torch.no_grad()
-    def encode(
-        self, texts: Sequence[str], pooling: Literal["mean", "cls", "max"] = "mean"
-    ) -> npt.NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], pooling: Literal["mean", "cls", "max"] = "mean") -> npt.NDArray[np.float32]:
         """(len(texts), D) float32: a vector of each text, in the order given; the mean of its tokens' vectors."""
         if isinstance(texts, str):
             raise InputError("texts: one text given, a list of texts allowed")
@@ -120,7 +128,10 @@ class Model:
         logits = head(self.encoder(batch), self.encoder.embeddings.word.weight)
         best = F.softmax(logits.float(), -1).topk(min(top, self.config.vocab_size))
         return [
-            [self._filling(example.input_ids, place, int(number), float(share)) for number, share in zip(ids, shares)]
+            [
+                self._filling(example.input_ids, int(place), int(number), float(share))
+                for number, share in zip(ids, shares)
+            ]
             for place, ids, shares in zip(places, best.indices, best.values)
         ]
 
@@ -161,7 +172,7 @@ def load(model: str | Path) -> Model:
     """Open a folder, a run or a Hub id; raises `InputError` where it holds no BERT we can compute."""
     folder = hub.find(model)
     config, others = hub.read_config(folder)
-    state = hub.read_state(folder, config)
+    state, unread = hub.read_state(folder, config)
     encoder = Encoder(config)
     parts = {name.split(".")[0] for name in state}
     if "pooler" not in parts:
@@ -170,4 +181,4 @@ def load(model: str | Path) -> Model:
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in HEADS}, folder)
     hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in HEADS}, folder)
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
-    return Model(encoder, heads, Tokenizer.load(folder) if has_tokenizer else None, others, folder)
+    return Model(encoder, heads, Tokenizer.load(folder) if has_tokenizer else None, others, folder, unread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Protocol
 
@@ -20,7 +21,12 @@ class Measured(Protocol):
 
 
 def model_card(
-    config: EncoderConfig, recipe: Recipe, corpus: Corpus, measures: dict[str, Measured], step: int, tokens: int
+    config: EncoderConfig,
+    recipe: Recipe,
+    corpus: Corpus,
+    measures: Mapping[str, Measured],
+    step: int,
+    tokens: int,
 ) -> str:
     """Markdown with YAML front matter, after `step` steps on `tokens` tokens."""
     manifest = corpus.manifest
@@ -56,7 +62,10 @@ def model_card(
     else:
         lines += ["No held-out text was set aside (`bertloom prepare --held-out`)."]
     if "nsp" not in trained and not recipe.start:
-        lines += ["", "The next-sentence head and the pooler were not trained; they hold their initial values."]
+        lines += [
+            "",
+            "The next-sentence head and the pooler were not trained; they hold their initial values.",
+        ]
     lines += [
         "",
         "## How to load",

@@ -44,7 +44,9 @@ BERT_TWICE = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
-IGNORED = re.compile(r"(bert\.)?embeddings\.position_ids$|(classifier|qa_outputs)\.")
+BUFFER = "bert.embeddings.position_ids"
+# Where every name must be known; elsewhere stand heads of other tasks, which are told but not read.
+OURS = re.compile(r"bert\.|cls\.(predictions|seq_relationship)\.")
 # Settings of a config that would change the mathematics, and the only value we compute.
 REQUIRED = {
     "model_type": "bert",
@@ -80,7 +82,14 @@ def find(model: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["config.json", "tokenizer*.json", "vocab.txt", "special_tokens_map.json", *WEIGHTS[:2], "model-*.safetensors"]
+    patterns = [
+        "config.json",
+        "tokenizer*.json",
+        "vocab.txt",
+        "special_tokens_map.json",
+        *WEIGHTS[:2],
+        "model-*.safetensors",
+    ]
     try:
         folder = Path(snapshot_download(text, allow_patterns=patterns))
         if not any((folder / name).exists() for name in WEIGHTS[:2]):
@@ -143,9 +152,13 @@ def _modern(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def read_state(folder: Path, config: EncoderConfig) -> dict[str, Tensor]:
-    """Our state dict of a folder: the encoder, and whichever of `PARTS` it holds; a name left over raises."""
+def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """Our state dict of a folder, with whichever of `PARTS` it holds, and the names of other tasks' heads.
+
+    A name that is missing or unknown in the encoder or in our heads raises.
+    """
     tensors = read_tensors(folder)
+    tensors.pop(BUFFER, None)
     for second, first in BERT_TWICE.items():
         twin = tensors.pop(second, None)
         if twin is not None and not torch.equal(twin, tensors.setdefault(first, twin)):
@@ -157,12 +170,14 @@ def read_state(folder: Path, config: EncoderConfig) -> dict[str, Tensor]:
         if len(found) == len(theirs):
             state[ours] = (torch.cat(found) if len(found) > 1 else found[0]).float()
         elif found or ours.split(".")[0] not in PARTS:
-            missing += [name for name in theirs]
-    left = [name for name in tensors if not IGNORED.match(name)]
+            missing += theirs
+    left = [name for name in tensors if OURS.match(name)]
     if missing or left:
-        what = [f"{kind} {', '.join(sorted(names)[:3])}" for kind, names in (("no", missing), ("unknown", left)) if names]
+        what = [
+            f"{kind} {', '.join(sorted(names)[:3])}" for kind, names in (("no", missing), ("unknown", left)) if names
+        ]
         raise InputError(f"weights do not fit a BERT of {config.num_hidden_layers} layers: {'; '.join(what)}", folder)
-    return state
+    return state, sorted(tensors)
 
 
 def load_into(module: torch.nn.Module, state: Mapping[str, Tensor], where: object) -> None:
@@ -174,7 +189,9 @@ def load_into(module: torch.nn.Module, state: Mapping[str, Tensor], where: objec
     module.load_state_dict(dict(state))
 
 
-def write(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor], others: Mapping[str, Any] | None = None) -> None:
+def write(
+    folder: Path, config: EncoderConfig, state: Mapping[str, Tensor], others: Mapping[str, Any] | None = None
+) -> None:
     """Write `config.json` and `model.safetensors` as `transformers` names and ties them."""
     tensors: dict[str, Tensor] = {}
     left = set(state)
@@ -185,7 +202,9 @@ def write(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor], othe
                 tensors[name] = part.contiguous()
     assert not left, f"no names for {sorted(left)}"
     has = {part: any(name.startswith(f"{part}.") for name in state) for part in PARTS}
-    architecture = "BertForPreTraining" if has["nsp"] and has["mlm"] else "BertForMaskedLM" if has["mlm"] else "BertModel"
+    architecture = (
+        "BertForPreTraining" if has["nsp"] and has["mlm"] else "BertForMaskedLM" if has["mlm"] else "BertModel"
+    )
     if architecture == "BertModel":
         tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,9 @@ def plan(config: EncoderConfig, length: int, batch: int, memory: int | None = No
         return Plan(config, length, batch, micro, memory, rate or 1.0)
 
     if of(1).bytes["total"] > memory:
-        raise InputError(f"memory: {memory / 1e9:.1f} GB given, at least {of(1).bytes['total'] / 1e9:.1f} GB needed for one sequence")
+        raise InputError(
+            f"memory: {memory / 1e9:.1f} GB given, at least {of(1).bytes['total'] / 1e9:.1f} GB needed for one sequence"
+        )
     low, high = 1, batch
     while low < high:
         middle = (low + high + 1) // 2

@@ -83,7 +83,9 @@ class Run:
                 **({"initializer_range": recipe.initializer_range} if recipe.initializer_range else {}),
             )
         if recipe.length > config.max_position_embeddings:
-            raise InputError(f"length: {recipe.length} given, at most {config.max_position_embeddings} positions allowed")
+            raise InputError(
+                f"length: {recipe.length} given, at most {config.max_position_embeddings} positions allowed"
+            )
         return config
 
     def _build(self) -> None:
@@ -102,13 +104,17 @@ class Run:
         if self.started:
             given = self.started.state()
             for module in (self.encoder, self.objective, self.idle):
-                module.load_state_dict({**module.state_dict(), **{k: v for k, v in given.items() if k in module.state_dict()}})
+                module.load_state_dict(
+                    {**module.state_dict(), **{k: v for k, v in given.items() if k in module.state_dict()}}
+                )
         for module in (self.encoder, self.objective, self.idle):
             module.to(device)
-        self.optimizer = adamw([*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay)
+        self.optimizer = adamw(
+            [*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay
+        )
 
     def _resume(self, step: int, folder: Path) -> int:
-        state = hub.read_state(folder / "model", self.config)
+        state, _ = hub.read_state(folder / "model", self.config)
         for module in (self.encoder, self.objective, self.idle):
             own = module.state_dict()
             hub.load_into(module, {name: state[name] for name in own}, folder)
@@ -128,13 +134,17 @@ class Run:
             return {}
         recipe = self.recipe
         return held_out(
-            self.encoder, self.objective, self.held_out, examples=recipe.evaluate_examples, length=recipe.length
+            self.encoder,
+            self.objective,
+            self.held_out,
+            examples=recipe.evaluate_examples,
+            length=recipe.length,
         )
 
     def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
         """A checkpoint after `step` steps, with a whole model folder in it."""
         heads = nn.ModuleDict({name: self.objective.get_submodule(name) for name in self.objective.names})
-        heads.update(self.idle)
+        heads.update(dict(self.idle.items()))
         model = Model(self.encoder, heads, self.tokenizer, {}, self.folder)
         text = model_card(self.config, self.recipe, self.corpus, measures, step, tokens)
         checkpoint.save(self.folder, step, lambda folder: model.save(folder, text), self.optimizer, self.recipe.keep)

@@ -17,7 +17,11 @@ MASKED = (
 )
 
 
-def demo(*, output: Annotated[Path, Parameter(help="Folder to make; the same command again goes on in it.")] = Path("demo"), steps: int = STEPS) -> int:
+def demo(
+    *,
+    output: Annotated[Path, Parameter(help="Folder to make; the same command again goes on in it.")] = Path("demo"),
+    steps: int = STEPS,
+) -> int:
     """Raw text to a pretrained tiny BERT, in five minutes, on text that is at hand.
 
     Parameters
@@ -54,7 +58,15 @@ def demo(*, output: Annotated[Path, Parameter(help="Folder to make; the same com
             prepared = prepare([text], vocabulary, corpus, options=options, held_out=0.05, progress=progress)
         show_report(prepared.manifest)
     say(f"3/4  BERT-tiny learns masked words and next sentences, {steps:,} steps")
-    recipe = Recipe(corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, learning_rate=3e-3, dropout=0.0)
+    recipe = Recipe(
+        corpus=str(corpus),
+        output=str(run),
+        model="tiny",
+        steps=steps,
+        save_every=500,
+        learning_rate=3e-3,
+        dropout=0.0,
+    )
     with Watcher() as watcher:
         if not pretrain(recipe, watch=watcher, warn=say):
             return 130
@@ -70,7 +82,11 @@ def demo(*, output: Annotated[Path, Parameter(help="Folder to make; the same com
         ("", "model", "guessing"),
         [
             ("masked words: loss in nats", f"{measures['mlm'].loss:.2f}", f"{guesses['mlm'].loss:.2f}"),
-            ("masked words: right at once", f"{measures['mlm'].accuracy:.1%}", f"{guesses['mlm'].accuracy:.1%}"),
+            (
+                "masked words: right at once",
+                f"{measures['mlm'].accuracy:.1%}",
+                f"{guesses['mlm'].accuracy:.1%}",
+            ),
             ("next sentence: right", f"{measures['nsp'].accuracy:.1%}", f"{guesses['nsp'].accuracy:.1%}"),
         ],
     )
@@ -78,7 +94,7 @@ def demo(*, output: Annotated[Path, Parameter(help="Folder to make; the same com
         (candidates,) = model.fill(sentence, top=3)
         best = ", ".join(f"{one.token} {one.probability:.0%}" for one in candidates)
         print_table(sentence, ("best three",), [(best,)])
-    say(f"Next: bertloom fill {run} \"The people of the [MASK] want peace.\"")
+    say(f'Next: bertloom fill {run} "The people of the [MASK] want peace."')
     return 0
 
 

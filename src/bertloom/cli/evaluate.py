@@ -69,7 +69,13 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     guesses = guessing(corpus, list(measures))
     if json:
         said = {name: {**asdict(one), "perplexity": one.perplexity} for name, one in measures.items()}
-        print_json({"corpus": str(folder), "measures": said, "guessing": {name: asdict(one) for name, one in guesses.items()}})
+        print_json(
+            {
+                "corpus": str(folder),
+                "measures": said,
+                "guessing": {name: asdict(one) for name, one in guesses.items()},
+            }
+        )
         return
     rows = []
     for name, one in measures.items():
@@ -96,7 +102,21 @@ def _on_pairs(model: Any, data: Path, json: bool) -> None:
             lambda done: status.update(f"Scoring: {done:,} of {2 * len(pairs):,} sentences"),
         )  # fmt: skip
     if json:
-        print_json({"suite": "blimp", "data": str(data), "pairs": len(pairs), "shares": {k: asdict(v) for k, v in shares.items()}})
+        print_json(
+            {
+                "suite": "blimp",
+                "data": str(data),
+                "pairs": len(pairs),
+                "shares": {k: asdict(v) for k, v in shares.items()},
+            }
+        )
         return
-    rows = [(name, f"{one.count:,}", percent(one.share), f"{percent(one.low)} – {percent(one.high)}") for name, one in shares.items()]
-    print_table(f"BLiMP: {len(pairs):,} minimal pairs, good sentence scored higher (a tie is wrong)", ("phenomenon", "pairs", "right", "95 % interval"), rows)
+    rows = [
+        (name, f"{one.count:,}", percent(one.share), f"{percent(one.low)} – {percent(one.high)}")
+        for name, one in shares.items()
+    ]
+    print_table(
+        f"BLiMP: {len(pairs):,} minimal pairs, good sentence scored higher (a tie is wrong)",
+        ("phenomenon", "pairs", "right", "95 % interval"),
+        rows,
+    )

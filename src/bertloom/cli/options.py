@@ -25,7 +25,9 @@ class Reading:
     field: Annotated[str, Parameter(help="Field or column that holds the text.")] = "text"
     encoding: Annotated[str, Parameter(help="Encoding of text files.")] = "utf-8"
     fallback: Annotated[str | None, Parameter(help="Encoding of lines that are not in it, as latin-1; counted.")] = None
-    on_bad: Annotated[Literal["error", "skip"], Parameter(help="Stop at a bad line, or leave it out and count it.")] = "error"
+    on_bad: Annotated[Literal["error", "skip"], Parameter(help="Stop at a bad line, or leave it out and count it.")] = (
+        "error"
+    )
     max_line: Annotated[int, Parameter(help="Most bytes of a line.")] = 10_000_000
 
     @property

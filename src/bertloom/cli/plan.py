@@ -49,7 +49,10 @@ def plan(
         f"Training FLOPs per token at length {length}",
         ("part", "MFLOP", "share"),
         [(name, f"{number / 1e6:,.1f}", percent(number / total)) for name, number in flops.items()]
-        + [(f"all, at length {n}", f"{number / 1e6:,.1f}", "") for n, number in said["flops_per_token_by_length"].items()],
+        + [
+            (f"all, at length {n}", f"{number / 1e6:,.1f}", "")
+            for n, number in said["flops_per_token_by_length"].items()
+        ],
     )
     seconds = said["seconds_per_step"]
     print_table(

@@ -19,7 +19,10 @@ Flags = make_dataclass(
             one.name,
             Annotated[
                 _KINDS[one.name] | None,
-                Parameter(help=f"{one.metadata['help']} [{one.default if one.default != '' else 'none'}]", show_default=False),
+                Parameter(
+                    help=f"{one.metadata['help']} [{one.default if one.default != '' else 'none'}]",
+                    show_default=False,
+                ),
             ],
             None,
         )
@@ -55,9 +58,16 @@ def pretrain(
     with watcher:
         finished = run(chosen, watch=watcher, warn=say)
     if json:
-        print_json({"output": chosen.output, "finished": finished, "step": watcher.done, "measures": watcher.measures})
+        print_json(
+            {
+                "output": chosen.output,
+                "finished": finished,
+                "step": watcher.done,
+                "measures": watcher.measures,
+            }
+        )
     elif finished:
-        say(f"Done: {chosen.output}/model; next: bertloom fill {chosen.output} \"The [MASK] is here.\"")
+        say(f'Done: {chosen.output}/model; next: bertloom fill {chosen.output} "The [MASK] is here."')
     else:
         say(f"Stopped and saved at step {watcher.done:,} of {chosen.steps:,}; the same command goes on from there.")
     return 0 if finished else 130
@@ -89,6 +99,7 @@ class Watcher:
         self.progress.stop()
 
     def __call__(self, run: Any, step: Any, measures: dict[str, Any]) -> None:
+        """Show a step, and its held-out measures above the bar."""
         from bertloom.cli.show import percent
 
         self.done = step.number + 1

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 # Progress and remarks go to stderr, so that stdout holds results alone.
@@ -41,20 +48,18 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 @contextmanager
 def reading_progress(what: str) -> Iterator[Any]:
     """A live line of megabytes read, given a `ReadCounts`."""
-    with Progress(
-        TextColumn("{task.description}"), TextColumn("{task.completed:,.1f} MB"), TimeElapsedColumn(),
-        console=remarks, transient=True,
-    ) as progress:  # fmt: skip
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.1f} MB"), TimeElapsedColumn())
+    with Progress(*columns, console=remarks, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda counts: progress.update(task, completed=counts.bytes / 1e6)
 
 
 def training_progress() -> Progress:
     """A live bar with loss, speed and time left."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(compact=True), TextColumn("left"), console=remarks, refresh_per_second=4,
-    )  # fmt: skip
+    said = TextColumn("{task.fields[said]}")
+    left = TimeRemainingColumn(compact=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), said, left)
+    return Progress(*columns, TextColumn("left"), console=remarks, refresh_per_second=4)
 
 
 def percent(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def vocab(
     counts = ReadCounts()
     with reading_progress("Reading") as progress:
 
-        def paragraphs():  # type: ignore[no-untyped-def]
+        def paragraphs() -> Iterator[str]:
             for passage in passages(text, reading.options, counts):
                 progress(counts)
                 yield from passage.paragraphs
@@ -59,6 +60,14 @@ def vocab(
     for what, number in counts.mended.items():
         say(f"{number:,} × {what}")
     if json:
-        print_json({"size": len(tokenizer), "fingerprint": tokenizer.fingerprint, "output": str(output), "mended": counts.mended})
+        print_json(
+            {
+                "size": len(tokenizer),
+                "fingerprint": tokenizer.fingerprint,
+                "output": str(output),
+                "mended": counts.mended,
+            }
+        )
     else:
-        say(f"{len(tokenizer):,} tokens in {output}; next: bertloom prepare {' '.join(text)} --tokenizer {output} --output CORPUS")
+        command = f"bertloom prepare {' '.join(text)} --tokenizer {output} --output CORPUS"
+        say(f"{len(tokenizer):,} tokens in {output}; next: {command}")

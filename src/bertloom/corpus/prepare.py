@@ -47,6 +47,7 @@ class Worker:
         self.language = language
 
     def __call__(self, batch: list[Passage]) -> Tokenised:
+        """The passages of a batch, cut and tokenised."""
         cut = [list(sentences(passage.paragraphs, self.language)) for passage in batch]
         tokens, lengths = self.encode([sentence for part in cut for sentence in part])
         counts, at = [], 0
@@ -103,7 +104,12 @@ class CorpusWriter:
     def __init__(self, folder: Path, vocabulary_size: int, stack: ExitStack):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        dtypes = {"tokens": token_dtype(vocabulary_size), "word_starts": bool, "sentences": np.int64, "documents": np.int64}
+        dtypes: dict[str, Any] = {
+            "tokens": token_dtype(vocabulary_size),
+            "word_starts": bool,
+            "sentences": np.int64,
+            "documents": np.int64,
+        }
         self.arrays = {name: stack.enter_context(ArrayWriter(folder / f"{name}.npy", dtypes[name])) for name in ARRAYS}
         for name in ("sentences", "documents"):
             self.arrays[name].append(np.zeros(1, np.int64))
@@ -131,7 +137,9 @@ class CorpusWriter:
     def sizes(self) -> dict[str, int]:
         """Documents, sentences and tokens so far."""
         names = {"documents": "documents", "sentences": "sentences"}
-        return {name: self.arrays[key].length - 1 for name, key in names.items()} | {"tokens": self.arrays["tokens"].length}
+        return {name: self.arrays[key].length - 1 for name, key in names.items()} | {
+            "tokens": self.arrays["tokens"].length
+        }
 
     def report(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """What a user should look at before training on this."""
@@ -141,7 +149,7 @@ class CorpusWriter:
         top = int(np.flatnonzero(self.histogram).max(initial=0))
         return {
             "unused_tokens": len(unused),
-            "unused_examples": tokenizer.tokens(unused[:20]),
+            "unused_examples": tokenizer.tokens([int(number) for number in unused[:20]]),
             "unk_rate": int(self.frequencies[tokenizer.special.unk]) / total,
             "sentence_lengths": {
                 f"{1 << power >> 1}-{(1 << power) - 1}": int(self.histogram[power]) for power in range(1, top + 1)
@@ -242,5 +250,3 @@ def _write_manifest(writer: CorpusWriter, tokenizer: Tokenizer, files: list[str]
             "versions": versions,
         },
     )
-
-

@@ -97,7 +97,8 @@ def varlen_attention(qkv: Tensor, batch: Batch) -> Tensor:
     edges = F.pad(torch.tensor(batch.lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0)).to(qkv.device)
     longest = max(batch.lengths)
     q, k, v = qkv.unbind(1)
-    return varlen_attn(q, k, v, edges, edges, longest, longest)  # type: ignore[no-any-return]
+    mixed: Tensor = varlen_attn(q, k, v, edges, edges, longest, longest)  # type: ignore[assignment]
+    return mixed
 
 
 def attention_weights(q: Tensor, k: Tensor, batch: Batch) -> list[Tensor]:

@@ -88,7 +88,7 @@ class Attention(nn.Module):
         else:
             mixed = attend.attention(qkv, asked, attend.parts(batch, read), rate)
         total = linear_dropout_add(mixed.reshape(-1, x.shape[1]), self.output, asking, self.rate * self.training)
-        return self.norm(total)
+        return self.norm(total)  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):
@@ -104,7 +104,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, D)."""
-        return self.norm(linear_dropout_add(self.activation(self.inner(x)), self.output, x, self.rate * self.training))
+        inner = self.activation(self.inner(x))
+        return self.norm(linear_dropout_add(inner, self.output, x, self.rate * self.training))  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
@@ -160,4 +161,4 @@ class Encoder(nn.Module):
                 trace.append(Insides(x, weights))
         if batch.read is not None and (trace is not None or not self.layers):
             x = x[batch.read]
-        return x
+        return x  # type: ignore[no-any-return]

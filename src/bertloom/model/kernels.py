@@ -111,11 +111,10 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
         return x.sum() * 0.0
     x, weight, bias = _in_compute_dtype(x, weight, bias)
     if not torch.is_grad_enabled():
-        return torch.stack(
-            [
-                F.cross_entropy(F.linear(part, weight, bias).float(), wanted, reduction="sum")
-                for part, wanted in zip(*(t.split(max(1, LOGITS_AT_ONCE // len(weight))) for t in (x, labels)))
-            ]
-        ).sum()
+        rows = max(1, LOGITS_AT_ONCE // len(weight))
+        total = torch.zeros((), device=x.device)
+        for part, wanted in zip(torch.split(x, rows), torch.split(labels, rows)):
+            total += F.cross_entropy(F.linear(part, weight, bias).float(), wanted, reduction="sum")
+        return total
     with torch.autocast(x.device.type, enabled=False):
         return _LinearCrossEntropy.apply(x, weight, bias, labels)  # type: ignore[no-any-return, no-untyped-call]

@@ -40,7 +40,7 @@ class Combined(nn.Module):
         if len(set(names)) < len(names) or "mlm" not in names:
             raise InputError(f"objective: {name!r} given, mlm alone or joined with + to others, each once, allowed")
         self.config, self.names = config, names
-        self.weights = {part: 1.0 for part in names}
+        self.weights = dict.fromkeys(names, 1.0)
         self._segments = segments
         for part in names:
             self.add_module(part, PARTS[part](config, mask))
@@ -53,9 +53,9 @@ class Combined(nn.Module):
         return part
 
     @property
-    def chooser(self) -> Any | None:
-        """The part that chooses segments and labels them, if one does."""
-        parts = map(self.get_submodule, self.names)
+    def chooser(self) -> Any:
+        """The part that chooses segments and labels them, None where none does."""
+        parts: list[Any] = [self.get_submodule(name) for name in self.names]
         return next((part for part in parts if hasattr(part, "segments")), None)
 
     def epoch(self, corpus: Corpus, length: int) -> int:
@@ -66,8 +66,9 @@ class Combined(nn.Module):
         """The example of a draw: segments, then masks; a pure function of both arguments."""
         rng = draw.rng()
         targets: dict[str, tuple[Ints, Ints]] = {}
-        if self.chooser:
-            spans, targets = self.chooser.segments(corpus, draw, rng)
+        chooser = self.chooser
+        if chooser:
+            spans, targets = chooser.segments(corpus, draw, rng)
         else:
             spans = SEGMENTS[self._segments](corpus, draw, rng)
         example, places, starts = assembled(corpus, spans)
@@ -81,7 +82,9 @@ class Combined(nn.Module):
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         """Summed losses by part; 0 for a part without labels."""
         states = encoder(batch)  # (R, D)
-        return {part: self.get_submodule(part).summed(encoder, *self._labelled(part, states, batch)) for part in self.names}
+        return {
+            part: self.get_submodule(part).summed(encoder, *self._labelled(part, states, batch)) for part in self.names
+        }
 
     @torch.no_grad()
     def measured(self, encoder: Encoder, batch: Batch) -> dict[str, tuple[float, int, int]]:

@@ -27,7 +27,12 @@ class Masked(LanguageHead):
         self.mask = MASKS[mask]
 
     def hide(
-        self, corpus: Corpus, example: Example, places: Ints, starts: npt.NDArray[Any], rng: np.random.Generator
+        self,
+        corpus: Corpus,
+        example: Example,
+        places: Ints,
+        starts: npt.NDArray[Any],
+        rng: np.random.Generator,
     ) -> Example:
         """The example with some of its `places` corrupted, and what stood there as the target `mlm`."""
         chosen = places[self.mask(starts, rng)]
@@ -40,5 +45,5 @@ class Masked(LanguageHead):
 
     def right(self, encoder: Encoder, states: Tensor, labels: Tensor) -> Tensor:
         """(M,) whether the most probable token is the label."""
-        guesses = [self(part, encoder.embeddings.word.weight).argmax(1) for part in states.split(1024)]
+        guesses = [self(part, encoder.embeddings.word.weight).argmax(1) for part in torch.split(states, 1024)]
         return torch.cat(guesses) == labels

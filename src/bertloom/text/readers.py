@@ -15,7 +15,9 @@ from bertloom.text.sources import ReadCounts, ReadOptions, expand, extra, lines,
 
 PASSAGE_CHARACTERS = 200_000
 GUTENBERG_START = re.compile(r"\*\*\* ?START OF (THE|THIS) PROJECT GUTENBERG", re.IGNORECASE)
-GUTENBERG_END = re.compile(r"\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG|End of (the )?Project Gutenberg", re.IGNORECASE)
+GUTENBERG_END = re.compile(
+    r"\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG|End of (the )?Project Gutenberg", re.IGNORECASE
+)
 
 # What a reader yields: (line number, paragraph), and (line number, None) where a document ends.
 Paragraphs = Iterator[tuple[int, str | None]]

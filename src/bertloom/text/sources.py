@@ -97,12 +97,12 @@ def open_bytes(source: str) -> io.BufferedReader:
     stream: object
     match Path(source).suffix:
         case ".gz":
-            stream = gzip.open(source)
+            stream = gzip.open(source)  # noqa: SIM115
         case ".bz2":
-            stream = bz2.open(source)
+            stream = bz2.open(source)  # noqa: SIM115
         case ".zst":
             decompressor = extra("zstandard", "data").ZstdDecompressor()
-            stream = decompressor.stream_reader(open(source, "rb"), closefd=True)
+            stream = decompressor.stream_reader(open(source, "rb"), closefd=True)  # noqa: SIM115
         case _:
             return open(source, "rb")
     return io.BufferedReader(cast(io.RawIOBase, stream), 1 << 20)

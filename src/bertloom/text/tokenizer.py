@@ -62,10 +62,12 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
-        ids = {role: backend.token_to_id(token) for role, token in SPECIAL.items()}
-        missing = [SPECIAL[role] for role, number in ids.items() if number is None]
+        ids = {role: int(backend.token_to_id(token) or 0) for role, token in SPECIAL.items()}
+        missing = [token for token in SPECIAL.values() if backend.token_to_id(token) is None]
         if missing:
-            raise InputError(f"no {' '.join(missing)} in the vocabulary, all of {' '.join(SPECIAL.values())} needed", where)
+            raise InputError(
+                f"no {' '.join(missing)} in the vocabulary, all of {' '.join(SPECIAL.values())} needed", where
+            )
         self.special = Special(**ids)
 
     @classmethod

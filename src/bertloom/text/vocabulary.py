@@ -54,7 +54,11 @@ def alphabet(words: Counter[str], most: int) -> tuple[set[str], list[str]]:
 
 
 def train_vocabulary(
-    texts: Iterable[str], size: int, lowercase: bool = True, strip_accents: bool = False, min_frequency: int = 2
+    texts: Iterable[str],
+    size: int,
+    lowercase: bool = True,
+    strip_accents: bool = False,
+    min_frequency: int = 2,
 ) -> Tokenizer:
     """A WordPiece vocabulary of exactly `size` tokens; raises where the text supports no such number."""
     if size < SMALLEST:

@@ -18,7 +18,9 @@ PREFIX = "checkpoint-"
 MANIFEST = "state/step.json"
 
 
-def save(run: Path, step: int, write_model: Callable[[Path], None], optimizer: torch.optim.Optimizer, keep: int) -> Path:
+def save(
+    run: Path, step: int, write_model: Callable[[Path], None], optimizer: torch.optim.Optimizer, keep: int
+) -> Path:
     """Save the state after `step` steps; earlier checkpoints beyond the newest `keep` go."""
     target = run / f"{PREFIX}{step:08d}"
     with whole_folder(target) as folder:

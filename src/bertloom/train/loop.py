@@ -41,13 +41,15 @@ class Step:
     norm: float
 
 
-def accumulate(encoder: nn.Module, objective: Objective, micro: list[Batch], autocast: AbstractContextManager[Any]) -> dict[str, float]:
+def accumulate(
+    encoder: nn.Module, objective: Objective, micro: list[Batch], autocast: AbstractContextManager[Any]
+) -> dict[str, float]:
     """Add the step's gradients, losses being sums divided once by the counts over all of its micro-batches."""
     counts: dict[str, int] = {}
     for batch in micro:
         for name, count in objective.counts(batch).items():
             counts[name] = counts.get(name, 0) + count
-    totals = {name: 0.0 for name in counts}
+    totals = dict.fromkeys(counts, 0.0)
     for batch in micro:
         with autocast:
             losses = objective(encoder, batch)

@@ -55,7 +55,7 @@ def _board(run: Path, resumed: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("tensorboard: is not installed: pip install 'bertloom[tensorboard]'") from None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=resumed + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run / "tensorboard"), purge_step=resumed + 1)
 
 
 def _smoothed(values: list[float], share: float = 0.98) -> list[float]:

@@ -87,14 +87,18 @@ class Recipe:
     def differing(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """The keys that decide what is computed and in which two recipes differ, with both values."""
         pairs = {
-            one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(self) if one.metadata["shapes"]
+            one.name: (getattr(self, one.name), getattr(other, one.name))
+            for one in fields(self)
+            if one.metadata["shapes"]
         }
         return {name: values for name, values in pairs.items() if values[0] != values[1]}
 
     def write(self, path: Path) -> None:
         """The recipe as TOML, every key there."""
         # A TOML string, number or boolean of these types is spelt as in JSON.
-        text = "".join(f"{one.name} = {json.dumps(getattr(self, one.name), ensure_ascii=False)}\n" for one in fields(self))
+        text = "".join(
+            f"{one.name} = {json.dumps(getattr(self, one.name), ensure_ascii=False)}\n" for one in fields(self)
+        )
         with whole_file(path) as beside:
             beside.write_text(text, encoding="utf-8")
 

@@ -1,0 +1,31 @@
+# Everything a change must pass, and the demo; each makes .venv from the pinned lock if it is not there.
+PYTHON ?= python3
+.DELETE_ON_ERROR:
+.PHONY: demo test lint types tiers check bench
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bertloom needs Python 3.11 or newer")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: .venv/ready
+	.venv/bin/bertloom demo
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+types: .venv/ready
+	.venv/bin/mypy
+
+tiers: .venv/ready
+	.venv/bin/lint-imports
+
+check: test lint types tiers
+
+bench: .venv/ready
+	for one in prepare pretrain race; do .venv/bin/python bench/$$one.py || exit 1; done
