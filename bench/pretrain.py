@@ -11,12 +11,13 @@ import importlib.util
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from side_by_side import data, finish, in_turn, row, sgemm_peak
+from side_by_side import Apart, data, finish, in_turn, row, sgemm_peak
 
 from bertloom.config import EncoderConfig, preset
 from bertloom.corpus import Corpus, Draw
@@ -36,8 +37,8 @@ CASES = {
     f"{kind}-{size}": (kind, *how)
     for kind in ("pairs", "lines")
     for size, how in {
-        "mini-30522": ("mini", 30522, 12, 5),
-        "mini-8000": ("mini", 8000, 20, 5),
+        "mini-30522": ("mini", 30522, 2, 5),
+        "mini-8000": ("mini", 8000, 3, 5),
         "base": ("base", 30522, 1, 3),
     }.items()
 }
@@ -58,35 +59,61 @@ def corpora(folder: Path) -> dict[int, Corpus]:
     }
 
 
-class Ours:
-    def __init__(self, config: EncoderConfig, objective: Combined):
-        self.encoder, self.objective = Encoder(config), objective
-        initialise(self.encoder, config.initializer_range), initialise(objective, config.initializer_range)
-        self.optimizer = adamw([*self.encoder.named_parameters(), *objective.named_parameters()], 0.01)
+class Examples:
+    """The batches of a case, the same in every process."""
 
-    def run(self, batches: list[list[Example]]) -> None:
-        packed = (micro_batches(examples, 4096) for examples in batches)
+    def __init__(self, case: str, corpus: Corpus):
+        self.kind, size, vocabulary, self.count, rounds = CASES[case]
+        torch.manual_seed(0)
+        self.config = preset(size, vocab_size=vocabulary)
+        self.objective = Combined(self.config, "mlm+nsp" if self.kind == "pairs" else "mlm", segments="sentence")
+        self.batches = [
+            [self.objective.example(corpus, Draw(0, BATCH * step + place, LENGTH)) for place in range(BATCH)]
+            for step in range(self.count * rounds)
+        ]
+
+    def speed(self, number: int) -> float:
+        """Real tokens a second of one round."""
+        part = slice(number * self.count, (number + 1) * self.count)
+        began = time.perf_counter()
+        self.run(part)
+        return sum(len(one) for batch in self.batches[part] for one in batch) / (time.perf_counter() - began)
+
+    def run(self, part: slice) -> None:
+        raise NotImplementedError
+
+
+class Ours(Examples):
+    def __init__(self, case: str, corpus: Corpus):
+        super().__init__(case, corpus)
+        self.encoder = Encoder(self.config)
+        for module in (self.encoder, self.objective):
+            initialise(module, self.config.initializer_range)
+        self.optimizer = adamw([*self.encoder.named_parameters(), *self.objective.named_parameters()], 0.01)
+
+    def run(self, part: slice) -> None:
+        packed = (micro_batches(examples, 4096) for examples in self.batches[part])
         for _ in steps(self.encoder, self.objective, self.optimizer, packed, first=0, rate=lambda step: 1e-4, seed=0):
             pass
 
 
-class Theirs:
-    def __init__(self, config: EncoderConfig, corpus: Corpus, kind: str):
-        theirs = transformers.BertConfig(**config.to_dict())
-        self.model = (transformers.BertForPreTraining if kind == "pairs" else transformers.BertForMaskedLM)(
-            theirs
-        ).train()
+class Theirs(Examples):
+    def __init__(self, case: str, corpus: Corpus):
+        super().__init__(case, corpus)
+        transformers.logging.set_verbosity_error()
+        config = transformers.BertConfig(**self.config.to_dict())
+        kind = transformers.BertForPreTraining if self.kind == "pairs" else transformers.BertForMaskedLM
+        self.model = kind(config).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
         tokenizer = transformers.PreTrainedTokenizerFast(
-            tokenizer_file=str(corpus.tokenizer_folder / "tokenizer.json"),
-            pad_token="[PAD]",
-            mask_token="[MASK]",
+            tokenizer_file=str(corpus.tokenizer_folder / "tokenizer.json"), pad_token="[PAD]", mask_token="[MASK]"
         )
         self.collate = transformers.DataCollatorForTokenClassification(tokenizer)
+        self.features = [[features(one) for one in batch] for batch in self.batches]
 
-    def run(self, batches: list[list[dict[str, Any]]]) -> None:
-        for features in batches:
-            batch = self.collate([dict(one) for one in features])
+    def run(self, part: slice) -> None:
+        for made in self.features[part]:
+            batch = self.collate([dict(one) for one in made])
             self.optimizer.zero_grad(set_to_none=True)
             self.model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -121,38 +148,21 @@ def step_flops(config: EncoderConfig, examples: list[Example]) -> float:
 
 
 def measure(case: str, corpus: Corpus) -> dict[str, Any]:
-    kind, size, vocabulary, count, rounds = CASES[case]
-    torch.manual_seed(0)
-    config = preset(size, vocab_size=vocabulary)
-    objective = Combined(config, "mlm+nsp" if kind == "pairs" else "mlm", segments="sentence")
-    drawn = [
-        [objective.example(corpus, Draw(0, BATCH * step + place, LENGTH)) for place in range(BATCH)]
-        for step in range(count * rounds)
-    ]
-    for_peer = [[features(one) for one in batch] for batch in drawn]
-    ours, theirs = Ours(config, objective), Theirs(config, corpus, kind)
-
-    def speed(side: Any, batches: list[Any], number: int) -> float:
-        part = slice(number * count, (number + 1) * count)
-        began = time.perf_counter()
-        side.run(batches[part])
-        seconds = time.perf_counter() - began
-        return sum(len(one) for batch in drawn[part] for one in batch) / seconds
-
-    mine, other = in_turn(lambda n: speed(ours, drawn, n), lambda n: speed(theirs, for_peer, n), rounds)
-    tokens = sum(len(one) for batch in drawn for one in batch)
-    flops = sum(step_flops(config, batch) for batch in drawn) / tokens
+    examples, rounds = Examples(case, corpus), CASES[case][4]
+    sides = [Apart(side, case, corpus) for side in (Ours, Theirs)]
+    mine, other = in_turn(*(partial(side.call, "speed") for side in sides), rounds)
+    for side in sides:
+        side.close()
+    tokens = sum(len(one) for batch in examples.batches for one in batch)
+    flops = sum(step_flops(examples.config, batch) for batch in examples.batches) / tokens
     peak = sgemm_peak()
-    more = {
-        "gflops": round(mine * flops / 1e9, 1),
-        "sgemm_peak": round(peak / 1e9, 1),
-        "share_of_peak": round(mine * flops / peak, 3),
-    }
-    return row(case, mine, "transformers", other, "tokens/s", **more)
+    share = {"gflops": mine * flops / 1e9, "sgemm_peak": peak / 1e9, "share_of_peak": mine * flops / peak}
+    return row(
+        case, mine, "transformers", other, "tokens/s", **{name: round(value, 3) for name, value in share.items()}
+    )
 
 
 def main() -> None:
-    transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         made = corpora(Path(folder))
         rows = [measure(case, made[CASES[case][2]]) for case in (sys.argv[1:] or CASES)]

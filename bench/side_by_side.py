@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -22,6 +23,36 @@ def data(*parts: str) -> Path:
     if not folder:
         sys.exit("bench: BERTLOOM_DATA names no folder; it holds pretrain/wiki_en.txt and pretrain/books")
     return Path(folder, *parts)
+
+
+class Apart:
+    """One side in a process of its own, so that neither meets the other's allocator, threads or caches.
+
+    `make(*arguments)` runs there and gives an object; `call(name, …)` calls its methods.
+    """
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_answer, args=(other, make, arguments), daemon=True)
+        self.process.start()
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """What the method returned there."""
+        self.pipe.send((name, arguments))
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.join()
+
+
+def _answer(pipe: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    made = make(*arguments)
+    while True:
+        name, rest = pipe.recv()
+        pipe.send(getattr(made, name)(*rest))
 
 
 def in_turn(ours: Callable[[int], float], theirs: Callable[[int], float], rounds: int) -> tuple[float, float]:

@@ -143,7 +143,7 @@ class Run:
 
     def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
         """A checkpoint after `step` steps, with a whole model folder in it."""
-        heads = nn.ModuleDict({name: self.objective.get_submodule(name) for name in self.objective.names})
+        heads = nn.ModuleDict(self.objective.heads)
         heads.update(dict(self.idle.items()))
         model = Model(self.encoder, heads, self.tokenizer, {}, self.folder)
         text = model_card(self.config, self.recipe, self.corpus, measures, step, tokens)

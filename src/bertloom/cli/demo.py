@@ -34,6 +34,7 @@ def demo(
     from bertloom.cli.pretrain import Watcher
     from bertloom.cli.show import print_table, reading_progress, say
     from bertloom.corpus import Corpus
+    from bertloom.corpus.arrays import default_workers
     from bertloom.corpus.prepare import HELD_OUT, prepare
     from bertloom.evaluation import guessing, held_out
     from bertloom.files import whole_folder
@@ -55,7 +56,9 @@ def demo(
     if not corpus.is_dir():
         say(f"2/4  A prepared corpus, every 20th address held out, in {corpus}")
         with reading_progress("Preparing") as progress:
-            prepared = prepare([text], vocabulary, corpus, options=options, held_out=0.05, progress=progress)
+            prepared = prepare(
+                [text], vocabulary, corpus, options=options, held_out=0.05, workers=default_workers(), progress=progress
+            )
         show_report(prepared.manifest)
     say(f"3/4  BERT-tiny learns masked words and next sentences, {steps:,} steps")
     recipe = Recipe(

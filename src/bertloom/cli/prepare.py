@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bertloom.cli.options import Reading
+from bertloom.errors import InputError
 
 
 def prepare(
@@ -36,13 +37,15 @@ def prepare(
     """
     from bertloom.cli.show import print_json, reading_progress, say
     from bertloom.corpus import prepare as work
+    from bertloom.corpus.arrays import default_workers
 
-    options = reading.options
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: {workers} given, at least 1 allowed")
+    settings: dict[str, Any] = {"options": reading.options, "language": language, "held_out": held_out}
     with reading_progress("Preparing") as progress:
         corpus = work.prepare(
-            text, tokenizer, output,
-            options=options, language=language, held_out=held_out, workers=workers, progress=progress,
-        )  # fmt: skip
+            text, tokenizer, output, **settings, workers=workers or default_workers(), progress=progress
+        )
     if json:
         print_json({"output": str(output), **corpus.manifest})
         return

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertloom.corpus.arrays import ARRAYS, FORMAT, ArrayWriter, Corpus, default_workers, token_dtype
+from bertloom.corpus.arrays import ARRAYS, FORMAT, ArrayWriter, Corpus, token_dtype
 from bertloom.errors import InputError
 from bertloom.files import refuse_existing, sha256, whole_folder, write_json
 from bertloom.text.encoding import BulkEncoder
@@ -165,17 +165,18 @@ def prepare(
     options: ReadOptions | None = None,
     language: str = "auto",
     held_out: float = 0.0,
-    workers: int | None = None,
+    workers: int = 1,
     progress: Callable[[ReadCounts], None] | None = None,
 ) -> Corpus:
     """Write the corpus of `sources` at `output`, whole or not at all, and open it.
 
-    Every `1 / held_out`-th document goes to a corpus of its own in `output/held-out`.
+    Every `1 / held_out`-th document goes to a corpus of its own in `output/held-out`. A script that asks for several
+    `workers` needs Python's `if __name__ == "__main__"`, as any that starts processes.
     """
     output = Path(output)
     if not 0 <= held_out <= 0.5:
         raise InputError(f"held_out: {held_out} given, a share from 0 to 0.5 allowed")
-    if workers is not None and workers < 1:
+    if workers < 1:
         raise InputError(f"workers: {workers} given, at least 1 allowed")
     refuse_existing(output)
     tokenizer = Tokenizer.load(tokenizer_path)
@@ -188,7 +189,7 @@ def prepare(
             if held_out:
                 writers.append(CorpusWriter(folder / HELD_OUT, len(tokenizer), stack))
             stream = passages(files, options, counts)
-            tokenised = _tokenised(stream, folder / "tokenizer", language, workers or default_workers())
+            tokenised = _tokenised(stream, folder / "tokenizer", language, workers)
             _write(tokenised, writers, tokenizer.starts_word, held_out, lambda: progress and progress(counts))
         if held_out:
             tokenizer.save(folder / HELD_OUT / "tokenizer")

@@ -45,27 +45,27 @@ class _Attention(torch.autograd.Function):
         q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)  # (R, N, H), (T, 2, N, H)
         scale = q.shape[-1] ** -0.5
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)  # (R, N, H)
-        saved = []
+        saved: list[Tensor | None] = []
         for block, start, stop, mask in made:
             k, v = kv[block.start : block.stop].transpose(0, 2).unbind(1)  # each (N, n, H)
             weights = _probabilities(q[start:stop].transpose(0, 1), k, mask, scale)
             keep = keep_mask(tuple(weights.shape), rate, q.device) if rate else None
-            saved.append((weights, keep))
+            saved += [weights, keep]
             out[start:stop] = torch.bmm(weights if keep is None else weights * keep, v).transpose(0, 1)
-        ctx.save_for_backward(qkv, asked)
-        ctx.saved, ctx.made, ctx.rate, ctx.scale = saved, made, rate, scale
+        ctx.save_for_backward(qkv, asked, *saved)
+        ctx.made, ctx.rate, ctx.scale = made, rate, scale
         return out.mul_(1 / (1 - rate)) if rate else out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, asked = ctx.saved_tensors
+        qkv, asked, *saved = ctx.saved_tensors
         # Blocks in which no row asks pass no gradient on; only they need the zeros.
         grad_qkv = torch.empty_like(qkv) if asked is None else torch.zeros_like(qkv)
         grad_asked = None if asked is None else torch.empty_like(asked)
         q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)
         grad_q, grad_kv = (grad_qkv[:, 0], grad_qkv[:, 1:]) if grad_asked is None else (grad_asked, grad_qkv)
         grad = grads[0] / (1 - ctx.rate)  # (R, N, H)
-        for (block, start, stop, _), (weights, keep) in zip(ctx.made, ctx.saved):
+        for (block, start, stop, _), (weights, keep) in zip(ctx.made, zip(saved[::2], saved[1::2])):
             inside = slice(block.start, block.stop)
             k, v = kv[inside].transpose(0, 2).unbind(1)  # each (N, n, H)
             query, above = q[start:stop].transpose(0, 1), grad[start:stop].transpose(0, 1)  # each (N, r, H)
@@ -77,7 +77,6 @@ class _Attention(torch.autograd.Function):
             inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype).mul_(ctx.scale)
             grad_q[start:stop] = torch.bmm(inner, k).transpose(0, 1)
             grad_kv[inside, 0] = torch.bmm(inner.transpose(1, 2), query).transpose(0, 1)
-        ctx.saved = None
         return grad_qkv, grad_asked, None, None
 
 

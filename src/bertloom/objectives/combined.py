@@ -46,17 +46,14 @@ class Combined(nn.Module):
             self.add_module(part, PARTS[part](config, mask))
 
     @property
-    def masked(self) -> Masked:
-        """The part that hides tokens."""
-        part = self.get_submodule("mlm")
-        assert isinstance(part, Masked)
-        return part
+    def heads(self) -> dict[str, Any]:
+        """The parts' modules, by name."""
+        return {name: self.get_submodule(name) for name in self.names}
 
     @property
     def chooser(self) -> Any:
         """The part that chooses segments and labels them, None where none does."""
-        parts: list[Any] = [self.get_submodule(name) for name in self.names]
-        return next((part for part in parts if hasattr(part, "segments")), None)
+        return next((head for head in self.heads.values() if hasattr(head, "segments")), None)
 
     def epoch(self, corpus: Corpus, length: int) -> int:
         """Examples in one pass over a corpus."""
@@ -73,7 +70,7 @@ class Combined(nn.Module):
             spans = SEGMENTS[self._segments](corpus, draw, rng)
         example, places, starts = assembled(corpus, spans)
         example.targets.update(targets)
-        return self.masked.hide(corpus, example, places, starts, rng)
+        return self.heads["mlm"].hide(corpus, example, places, starts, rng)  # type: ignore[no-any-return]
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Labels of each part in a batch."""
@@ -82,26 +79,20 @@ class Combined(nn.Module):
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         """Summed losses by part; 0 for a part without labels."""
         states = encoder(batch)  # (R, D)
-        return {
-            part: self.get_submodule(part).summed(encoder, *self._labelled(part, states, batch)) for part in self.names
-        }
+        return {part: head.summed(encoder, *_labelled(part, states, batch)) for part, head in self.heads.items()}
 
     @torch.no_grad()
     def measured(self, encoder: Encoder, batch: Batch) -> dict[str, tuple[float, int, int]]:
         """By part the summed loss, how many labels were the first choice, and how many there are."""
         states = encoder(batch)
         measures = {}
-        for part in self.names:
-            module: Any = self.get_submodule(part)
-            rows, labels = self._labelled(part, states, batch)
-            measures[part] = (
-                float(module.summed(encoder, rows, labels)),
-                int(module.right(encoder, rows, labels).sum()),
-                len(labels),
-            )
+        for part, head in self.heads.items():
+            rows, labels = _labelled(part, states, batch)
+            right = int(head.right(encoder, rows, labels).sum()) if len(labels) else 0
+            measures[part] = (float(head.summed(encoder, rows, labels)), right, len(labels))
         return measures
 
-    @staticmethod
-    def _labelled(part: str, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        rows, labels = batch.targets[part]
-        return states[rows], labels
+
+def _labelled(part: str, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    rows, labels = batch.targets[part]
+    return states[rows], labels

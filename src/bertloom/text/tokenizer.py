@@ -81,11 +81,10 @@ class Tokenizer:
             raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
         if file.suffix == ".txt":
             return cls(_from_vocab_txt(file), str(file))
-        text = json.dumps(read_json(file))
-        try:
-            return cls(tokenizers.Tokenizer.from_str(text), str(file))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"is no tokenizer: {error}", file) from None
+        given = read_json(file)
+        if not isinstance(given, dict) or not isinstance(given.get("model"), dict) or "vocab" not in given["model"]:
+            raise InputError("is no tokenizer: no model with a vocab in it", file)
+        return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file))
 
     def __len__(self) -> int:
         return int(self.backend.get_vocab_size())
@@ -152,5 +151,5 @@ def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
         vocabulary[token] = number - 1
     beside = file.with_name("tokenizer_config.json")
     settings = read_json(beside) if beside.is_file() else {}
-    lowercase = settings.get("do_lower_case", not any(token.isupper() and token.isalpha() for token in vocabulary))
+    lowercase = settings.get("do_lower_case", not any(token.isalpha() and token != token.lower() for token in vocabulary))
     return word_piece(vocabulary, bool(lowercase), settings.get("strip_accents"))

@@ -40,7 +40,7 @@ def alphabet(words: Counter[str], most: int) -> tuple[set[str], list[str]]:
     for word, count in words.items():
         for place, character in enumerate(word):
             characters[character] += count
-            seen.setdefault(character, set()).add(f"##{character}" if place else character)
+            seen.setdefault(character, {character}).add(f"##{character}" if place else character)
     kept: set[str] = set()
     pieces: list[str] = []
     covered, total = 0, characters.total()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bertloom.errors import InputError
 from bertloom.model.noise import dropout_stream
 from bertloom.model.packed import Batch
+from bertloom.train.memory import keep_freed_memory
 from bertloom.train.optimizer import clip_gradients
 
 
@@ -76,6 +77,7 @@ def steps(
 
     Raises `InputError` with a diagnosis where a loss or the gradient is not finite, before weights change.
     """
+    keep_freed_memory()
     device = next(encoder.parameters()).device
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, micro in enumerate(batches, first):

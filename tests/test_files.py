@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bertloom.errors import InputError
+from bertloom.files import read_json, refuse_existing, whole_file, whole_folder
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+
+    def fail() -> None:
+        with whole_file(file) as beside:
+            beside.write_text("new, but")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_that_fails_half_way_is_not_there(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / "half").write_text("x")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_output_is_refused_and_an_empty_folder_is_not(tmp_path: Path) -> None:
+    full, empty = tmp_path / "full", tmp_path / "empty"
+    full.mkdir(), empty.mkdir()
+    (full / "x").touch()
+    with pytest.raises(InputError, match="not written over"):
+        refuse_existing(full)
+    refuse_existing(empty)
+    assert not empty.exists()
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"{", "is not JSON"), (b"\xff", "not UTF-8"), (None, "no such file")])
+def test_json_that_cannot_be_read_names_its_file(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "a.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=f"a.json.*{said}"):
+        read_json(file)

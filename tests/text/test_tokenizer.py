@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from bertloom.errors import InputError
+from bertloom.text.tokenizer import SPECIAL, Tokenizer, word_piece
+
+GOOGLE = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing", ","]
+
+
+def google(vocabulary: list[str] = GOOGLE) -> dict[str, int]:
+    return {token: number for number, token in enumerate(vocabulary)}
+
+
+def test_googles_full_tokenizer_case() -> None:
+    encoding = word_piece(google(), lowercase=True, strip_accents=None).encode(
+        "UNwant\u00e9d,running", add_special_tokens=False
+    )
+    assert encoding.ids == [7, 4, 5, 10, 8, 9]
+    assert encoding.tokens == ["un", "##want", "##ed", ",", "runn", "##ing"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        ("unwanted running", ["un", "##want", "##ed", "runn", "##ing"]),
+        ("unwantedX running", ["[UNK]", "runn", "##ing"]),
+    ],
+)
+def test_googles_word_piece_cases(text: str, tokens: list[str]) -> None:
+    tokenizer = word_piece(google(), lowercase=False, strip_accents=False)
+    assert tokenizer.encode(text, add_special_tokens=False).tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "lowercase", "words"),
+    [
+        ("ah\u535a\u63a8zz", True, ["ah", "\u535a", "\u63a8", "zz"]),
+        (" \tHeLLo!how  \n Are yoU?  ", True, ["hello", "!", "how", "are", "you", "?"]),
+        ("H\u00e9llo", True, ["hello"]),
+        (" \tHeLLo!how  \n Are yoU?  ", False, ["HeLLo", "!", "how", "Are", "yoU", "?"]),
+    ],
+)
+def test_googles_basic_tokenizer_cases(text: str, lowercase: bool, words: list[str]) -> None:
+    tokenizer = word_piece(google(), lowercase=lowercase, strip_accents=None)
+    normal = tokenizer.normalizer.normalize_str(text)
+    assert [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)] == words
+
+
+def test_hangul_and_kana_survive_an_uncased_vocabulary() -> None:
+    tokenizer = word_piece(google(), lowercase=True, strip_accents=False)
+    assert tokenizer.normalizer.normalize_str("한국어 が É") == "한국어 が é"
+
+
+def test_saved_and_loaded_again_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    texts = ["The cat meows loudly.", "한국어 문장도", "never seen: ✂"]
+    again, from_list = Tokenizer.load(tmp_path), Tokenizer.load(tmp_path / "vocab.txt")
+    assert again.ids(texts) == from_list.ids(texts) == tokenizer.ids(texts)
+    assert again.fingerprint == from_list.fingerprint == tokenizer.fingerprint
+    assert again.vocabulary[:5] == list(SPECIAL.values())
+
+
+def test_transformers_opens_it_and_gives_the_same_ids(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("The cat meows loudly.", "Élan 한국어 문장도, [MASK]!"):
+        (ours,) = tokenizer.ids([text])
+        assert theirs(text)["input_ids"] == [2, *ours, 3]
+    assert theirs.mask_token == "[MASK]"
+    assert theirs.model_max_length == 512
+
+
+def test_published_vocabulary(minilm: Path) -> None:
+    tokenizer = Tokenizer.load(minilm)
+    assert len(tokenizer) == 30522
+    assert tokenizer.ids(["This is an example sentence"]) == [[2023, 2003, 2019, 2742, 6251]]
+    long = "word " * 600
+    assert len(tokenizer.ids([long])[0]) == 600, "no truncation hides in the file"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer.json", "{", "is not JSON"),
+        ("tokenizer.json", "{}", "is no tokenizer"),
+        ("vocab.txt", "[PAD]\nx\n", r"no \[UNK\]"),
+        ("vocab.txt", "[PAD]\n[UNK]\na\na\n", "vocab.txt:4: token 'a' stands in line 3 too"),
+        ("nothing", "", "no tokenizer there"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_list_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        Tokenizer.load(tmp_path)
+
+
+def test_case_of_a_bare_list_is_told_by_its_tokens_or_its_settings(tmp_path: Path) -> None:
+    tokens = [*SPECIAL.values(), "Paris", "paris"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens))
+    assert Tokenizer.load(tmp_path).ids(["Paris"]) == [[5]]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    assert Tokenizer.load(tmp_path).ids(["Paris"]) == [[6]]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bertloom.errors import InputError
+from bertloom.text.vocabulary import alphabet, count_words, train_vocabulary
+
+TRAIN = """
+import hashlib, sys
+from bertloom.text.vocabulary import train_vocabulary
+lines = open(sys.argv[1], encoding="utf-8").read().splitlines()
+print(hashlib.sha256("\\n".join(train_vocabulary(lines, int(sys.argv[2])).vocabulary).encode()).hexdigest())
+"""
+
+
+def test_same_text_same_bytes_whatever_the_hash_seed_and_threads(tmp_path: Path) -> None:
+    # Many words of equal frequency, where the library's own trainer differs from run to run.
+    words = [f"{a}{b}{c}" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvwx"]
+    file = tmp_path / "ties.txt"
+    file.write_text("\n".join(" ".join(words) for _ in range(3)))
+    digests = set()
+    for seed, threads in [("0", "1"), ("1", "2"), ("2", "4"), ("3", "1"), ("random", "2"), ("5", "3")]:
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads}
+        command = [sys.executable, "-c", TRAIN, str(file), "150"]
+        digests.add(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
+    assert len(digests) == 1
+
+
+def test_size_is_exact_and_order_is_specials_characters_merges(text_file: Path) -> None:
+    tokenizer = train_vocabulary(text_file.read_text(encoding="utf-8").splitlines(), 130)
+    assert len(tokenizer) == 130
+    assert tokenizer.vocabulary[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [token for token in tokenizer.vocabulary[5:] if len(token.removeprefix("##")) == 1]
+    assert tokenizer.vocabulary[5 : 5 + len(pieces)] == sorted(pieces)
+
+
+def test_every_word_that_is_made_of_kept_characters_can_be_spelt(text_file: Path) -> None:
+    lines = text_file.read_text(encoding="utf-8").splitlines()
+    tokenizer = train_vocabulary(lines, 150)
+    assert not any(tokenizer.special.unk in ids for ids in tokenizer.ids(lines))
+
+
+def test_cased_and_uncased_and_accents() -> None:
+    assert count_words(["Élan élan"], lowercase=True, strip_accents=False) == {"élan": 2}
+    assert count_words(["Élan élan"], lowercase=True, strip_accents=True) == {"elan": 2}
+    assert count_words(["Élan élan"], lowercase=False, strip_accents=False) == {"Élan": 1, "élan": 1}
+
+
+def test_rare_characters_go_the_rarest_first() -> None:
+    kept, pieces = alphabet(Counter({"ab": 50_000, "zb": 1, "yb": 1}), most=100)
+    assert kept == {"a", "b"}
+    assert pieces == ["##b", "a", "b"]
+    kept, _ = alphabet(Counter({"ab": 10, "cd": 5}), most=3)
+    assert kept == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "size", "said"),
+    [(["a b c"], 20_000, "at most"), ([], 100, "no words"), (["a"], 10, "at least 64")],
+)
+def test_sizes_that_cannot_be_are_refused(texts: list[str], size: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        train_vocabulary(texts, size)
