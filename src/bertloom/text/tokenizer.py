@@ -151,5 +151,7 @@ def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
         vocabulary[token] = number - 1
     beside = file.with_name("tokenizer_config.json")
     settings = read_json(beside) if beside.is_file() else {}
-    lowercase = settings.get("do_lower_case", not any(token.isalpha() and token != token.lower() for token in vocabulary))
+    lowercase = settings.get(
+        "do_lower_case", not any(token.isalpha() and token != token.lower() for token in vocabulary)
+    )
     return word_piece(vocabulary, bool(lowercase), settings.get("strip_accents"))

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bertloom
+from bertloom.api import Model
+from bertloom.errors import InputError
+from bertloom.text.tokenizer import Tokenizer
+from tests.conftest import small
+
+TEXTS = ["a", "한국어 문장입니다.", "word " * 90, "Élan naïve, 🙂!", "x" * 40, ""]
+
+
+@pytest.fixture(scope="module")
+def golden(minilm: Path) -> Model:
+    return bertloom.load(minilm)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Model:
+    """A small random model with both heads and a tokenizer."""
+    from bertloom import hub
+    from tests.test_hub import whole_state
+
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("model")
+    config = small(vocab_size=len(tokenizer), pad_token_id=0)
+    hub.write(folder, config, whole_state(config))
+    tokenizer.save(folder)
+    return bertloom.load(folder)
+
+
+def test_published_embeddings(golden: Model) -> None:
+    vectors = golden.encode(["This is an example sentence", "Each sentence is converted"])
+    assert vectors.dtype == np.float32
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert np.abs(unit[0, :5] - [0.06766, 0.0635, 0.04871, 0.07931, 0.03745]).max() < 2e-5
+    assert abs(float(unit[0] @ unit[1]) - 0.40456) < 2e-5
+
+
+def test_any_batch_any_order_the_same_vectors(golden: Model) -> None:
+    whole = golden.encode(TEXTS)
+    assert whole.shape == (6, 384)
+    alone = np.concatenate([golden.encode([text]) for text in TEXTS])
+    turned = golden.encode(TEXTS[::-1])[::-1]
+    assert np.abs(whole - alone).max() < 1e-5
+    assert np.abs(whole - turned).max() < 1e-5
+    assert golden.encode([]).shape == (0, 384)
+
+
+def test_pooling(golden: Model) -> None:
+    _, insides = golden.trace(TEXTS[1])
+    last = insides[-1].hidden_states.numpy()
+    for pooling, want in (("mean", last.mean(0)), ("cls", last[0]), ("max", last.max(0))):
+        assert np.allclose(golden.encode([TEXTS[1]], pooling)[0], want, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_trace(golden: Model) -> None:
+    tokens, insides = golden.trace("This is it.", "And on.")
+    assert tokens == ["[CLS]", "this", "is", "it", ".", "[SEP]", "and", "on", ".", "[SEP]"]
+    assert len(insides) == 7
+    assert insides[0].attentions == []
+    for one in insides[1:]:
+        assert one.hidden_states.shape == (10, 384)
+        assert one.attentions[0].shape == (12, 10, 10)
+        assert torch.allclose(one.attentions[0].sum(-1), torch.ones(12, 10), atol=1e-5)
+
+
+def test_texts_over_the_limit_are_cut_and_pairs_from_the_longer(golden: Model) -> None:
+    (one,) = golden.examples(["word " * 1000])
+    assert len(one) == 512
+    (pair,) = golden.examples(["word " * 1000], ["two words"])
+    assert len(pair) == 512
+    assert pair.segment_ids.sum() == 3
+    (pair,) = golden.examples(["word " * 1000], ["other " * 1000])
+    assert len(pair) == 512
+    assert pair.segment_ids.sum() in (255, 256)
+    (pair,) = golden.examples(["short"], ["other " * 1000])
+    assert (len(pair), int((pair.segment_ids == 0).sum())) == (512, 3)
+
+
+def test_fill_gives_probabilities_for_each_mask(pretrained: Model) -> None:
+    filled = pretrained.fill("The [MASK] lives in the [MASK].", top=3)
+    assert len(filled) == 2
+    for candidates in filled:
+        shares = [one.probability for one in candidates]
+        assert shares == sorted(shares, reverse=True)
+        assert len(candidates) == 3
+    best = filled[0][0]
+    assert best.token in pretrained.tokenizer.vocabulary
+    everything = pretrained.fill("[MASK]", top=10_000)[0]
+    assert sum(one.probability for one in everything) == pytest.approx(1, abs=1e-5)
+
+
+def test_next_sentence_is_a_probability(pretrained: Model) -> None:
+    assert 0 < pretrained.next_sentence("The cat meows.", "It sleeps.") < 1
+
+
+def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
+    with pytest.raises(InputError, match="no mlm head"):
+        golden.fill("[MASK]")
+    with pytest.raises(InputError, match="no nsp head"):
+        golden.next_sentence("a", "b")
+    with pytest.raises(InputError, match=r"no \[MASK\]"):
+        pretrained.fill("nothing hidden")
+    with pytest.raises(InputError, match="top: 0"):
+        pretrained.fill("[MASK]", top=0)
+    with pytest.raises(InputError, match="one text given"):
+        golden.encode("a text")
+    with pytest.raises(InputError, match="pooling: 'sum'"):
+        golden.encode(["a"], "sum")  # type: ignore[arg-type]
+
+
+def test_saved_with_its_tokenizer_and_card(pretrained: Model, tmp_path: Path) -> None:
+    pretrained.save(tmp_path, card="# A card\n")
+    again = bertloom.load(tmp_path)
+    assert np.array_equal(again.encode(TEXTS[:2]), pretrained.encode(TEXTS[:2]))
+    assert (tmp_path / "README.md").read_text() == "# A card\n"
+
+
+def test_importing_brings_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, bertloom, bertloom.cli; assert 'torch' not in sys.modules; bertloom.EncoderConfig; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bertloom.nothing  # noqa: B018
+    assert all(getattr(bertloom, name) for name in bertloom.__all__)

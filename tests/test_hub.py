@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+import bertloom
+from bertloom import hub
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.model.encoder import Encoder
+from bertloom.objectives import Combined
+from tests.conftest import package, small
+
+
+def whole_state(config: EncoderConfig) -> dict[str, torch.Tensor]:
+    return {**Encoder(config).state_dict(), **Combined(config).state_dict()}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A folder of ours with every field at another value than its default, and a foreign setting."""
+    hub.write(tmp_path / "m", small(), whole_state(small()), {"classifier_dropout": 0.25})
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("kind", ["AutoModel", "BertForPreTraining", "BertModel", "AutoModelForMaskedLM"])
+def test_transformers_opens_ours_with_no_key_missing(written: Path, kind: str) -> None:
+    _, info = getattr(transformers, kind).from_pretrained(written, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["mismatched_keys"]
+    if kind == "BertForPreTraining":
+        assert not info["unexpected_keys"]
+
+
+def test_ours_to_theirs_to_ours_bit_for_bit(written: Path, tmp_path: Path) -> None:
+    model = transformers.BertForPreTraining.from_pretrained(written)
+    model.save_pretrained(tmp_path / "theirs")
+    config, others = hub.read_config(tmp_path / "theirs")
+    assert config == small(), "every field, none at its default, survives"
+    assert others["classifier_dropout"] == 0.25
+    first, unread = hub.read_state(written, small())
+    again, _ = hub.read_state(tmp_path / "theirs", config)
+    assert not unread
+    assert first.keys() == again.keys() == {ours for ours, _ in hub.expanded(3)}
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertForPreTraining"])
+def test_theirs_to_ours_to_theirs_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    theirs = getattr(transformers, kind)(transformers.BertConfig(**small().to_dict()))
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = bertloom.load(tmp_path / "theirs")
+    assert (
+        set(model.heads) == {"BertModel": set(), "BertForMaskedLM": {"mlm"}, "BertForPreTraining": {"mlm", "nsp"}}[kind]
+    )
+    model.save(tmp_path / "ours")
+    saved = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert saved["architectures"] == [kind]
+    again, info = getattr(transformers, kind).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_old_names_and_bin_files(written: Path, tmp_path: Path) -> None:
+    tensors = load_file(written / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in tensors.items()
+    }
+    old["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+    old["bert.embeddings.position_ids"] = torch.arange(50)[None]
+    folder = tmp_path / "old"
+    folder.mkdir()
+    torch.save(old, folder / "pytorch_model.bin")
+    state, unread = hub.read_state(folder, small())
+    want, _ = hub.read_state(written, small())
+    assert not unread
+    assert all(torch.equal(state[name], want[name]) for name in want)
+
+
+def test_weights_in_several_files(written: Path, tmp_path: Path) -> None:
+    tensors = sorted(load_file(written / "model.safetensors").items())
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    index = {}
+    for number, part in enumerate((tensors[:20], tensors[20:])):
+        name = f"model-{number}.safetensors"
+        save_file(dict(part), folder / name)
+        index |= {key: name for key, _ in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    state, _ = hub.read_state(folder, small())
+    assert len(state) == len(list(hub.expanded(3)))
+
+
+class Bomb:
+    """What would run if a checkpoint's code were."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("exploded"),))
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"bert.x": Bomb()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="code is never run"):
+        hub.read_state(tmp_path, small())
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_real_bin_checkpoint_with_other_heads() -> None:
+    folder = package("antiberty") / "trained_models" / "AntiBERTy_md_smooth"
+    model = bertloom.load(folder)
+    assert set(model.heads) == {"mlm"}
+    assert {name.split(".")[1] for name in model.unread} == {"species", "chain", "graft"}
+    with pytest.raises(InputError, match="no tokenizer in the model's folder"):
+        model.encode(["x"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type: 'relative_key' given, 'absolute'"),
+        ({"is_decoder": True}, "is_decoder"),
+        ({"model_type": "roberta"}, "model_type: 'roberta' given, 'bert' allowed"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"hidden_size": 23}, "config.json: hidden_size: 23"),
+        ({"num_hidden_layers": 4}, "do not fit a BERT of 4 layers: no bert.encoder.layer.3"),
+        ({"num_hidden_layers": 2}, "unknown bert.encoder.layer.2"),
+        ({"vocab_size": 98}, "embeddings.word.weight: shape"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(written: Path, change: dict[str, object], said: str) -> None:
+    file = written / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(InputError, match=said):
+        bertloom.load(written)
+
+
+def test_broken_files_are_refused(written: Path) -> None:
+    weights = written / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="is damaged"):
+        bertloom.load(written)
+    weights.unlink()
+    with pytest.raises(InputError, match="no weights there"):
+        bertloom.load(written)
+    (written / "pytorch_model.bin").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(InputError, match="is damaged|code is never run"):
+        bertloom.load(written)
+    (written / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="not a JSON object"):
+        bertloom.load(written)
+
+
+def test_untied_weights_are_refused(written: Path) -> None:
+    tensors = load_file(written / "model.safetensors")
+    tensors["cls.predictions.decoder.weight"] = torch.zeros(97, 24)
+    save_file(tensors, written / "model.safetensors")
+    with pytest.raises(InputError, match="tied weights allowed"):
+        bertloom.load(written)
+
+
+def test_names_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no model there"):
+        bertloom.load(tmp_path)
+    with pytest.raises(InputError, match="no model there"):
+        bertloom.load("./no/such/folder")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="the Hub gave nothing"):
+        bertloom.load("nobody/nothing-of-this-name")
+
+
+def test_the_folders_name_decides_nothing(written: Path, tmp_path: Path) -> None:
+    other = tmp_path / "roberta-large"
+    written.rename(other)
+    assert bertloom.load(other).config == small()
