@@ -152,9 +152,9 @@ class Run:
     def train(self, stopped: Callable[[], bool]) -> Iterator[tuple[Step, dict[str, Measure]]]:
         """Each step done, with held-out measures where it made them; metrics and checkpoints on the way."""
         recipe = self.recipe
+        made = batches(self.corpus, self.objective, recipe, self.first)
         self.folder.mkdir(parents=True, exist_ok=True)
         recipe.write(self.folder / "recipe.toml")
-        made = batches(self.corpus, self.objective, recipe, self.first)
         with Metrics(self.folder, self.first, recipe.tensorboard) as metrics:
             tokens = sum(row.get("tokens", 0) for row in metrics.rows)
             loop = steps(
@@ -199,10 +199,12 @@ def pretrain(
     A signal to stop (Ctrl-C, SIGTERM) saves first.
     """
     run = Run(recipe, warn)
+    done = run.first
     with stop_signals() as stopped:
         for step, measures in run.train(stopped):
             watch(run, step, measures)
-        return not stopped()
+            done = step.number + 1
+    return done == recipe.steps
 
 
 @contextmanager

@@ -56,12 +56,12 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
 
     if (folder / HELD_OUT).is_dir():
         folder = folder / HELD_OUT
-        say(f"Measuring on {folder}")
     corpus = Corpus(folder)
     corpus.require(model.tokenizer.fingerprint, model.path)
     if length > model.config.max_position_embeddings:
         raise InputError(f"length: {length} given, at most {model.config.max_position_embeddings} positions allowed")
     model.head("mlm")
+    say(f"Measuring on {folder}")
     objective = Combined(model.config, "mlm+nsp" if "nsp" in model.heads else "mlm")
     objective.load_state_dict(model.heads.state_dict())
     objective.eval()

@@ -73,11 +73,12 @@ def _batched(stream: Iterable[Passage]) -> Iterator[list[Passage]]:
     held: list[Passage] = []
     size = 0
     for passage in stream:
-        held.append(passage)
-        size += sum(map(len, passage.paragraphs))
-        if size >= PASSAGE_CHARACTERS:
+        length = sum(map(len, passage.paragraphs))
+        if held and size + length > PASSAGE_CHARACTERS:
             yield held
             held, size = [], 0
+        held.append(passage)
+        size += length
     if held:
         yield held
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -37,9 +38,8 @@ class Metrics:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         if self.board:
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
-                    self.board.add_scalar(name, value, row["step"])
+            for name, value in _numbers(row):
+                self.board.add_scalar(name, value, row["step"])
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +48,15 @@ class Metrics:
         self.file.close()
         if self.board:
             self.board.close()
+
+
+def _numbers(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of nested dicts, named by its path."""
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{above}{name}/")
+        elif above + name != "step":
+            yield above + name, value
 
 
 def _board(run: Path, resumed: int) -> Any:

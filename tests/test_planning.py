@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bertloom.config import preset
+from bertloom.corpus import Corpus
+from bertloom.errors import InputError
+from bertloom.planning import flops_per_token, measured_rate, parse_bytes, plan
+
+
+def test_bytes() -> None:
+    assert parse_bytes("16GB") == 16 * 10**9
+    assert parse_bytes("1.5 GiB") == 1.5 * 2**30
+    assert parse_bytes("900mb") == 9 * 10**8
+    assert parse_bytes("123") == 123
+    with pytest.raises(InputError, match="memory: 'lots' given"):
+        parse_bytes("lots")
+
+
+def test_attention_alone_grows_with_the_length() -> None:
+    short, long = (flops_per_token(preset("base"), length) for length in (128, 512))
+    assert short["linear"] == long["linear"]
+    assert long["attention"] == 4 * short["attention"]
+    # Six FLOPs a parameter and token, embeddings apart: the field's rule of thumb.
+    assert short["linear"] == pytest.approx(6 * 85_054_464, rel=0.01)
+
+
+def test_the_micro_batch_is_the_largest_that_fits() -> None:
+    made = plan(preset("base"), 128, 256, 8 * 10**9, rate=1e11)
+    assert made.bytes["total"] <= 8 * 10**9
+    assert 1 < made.micro_batch < 256
+    larger = plan(preset("base"), 128, 256, 10**12, rate=1e11)
+    assert larger.micro_batch == 256
+    assert made.tokens_per_second == pytest.approx(1e11 / sum(flops_per_token(preset("base"), 128).values()))
+
+
+def test_published_batch_fits_in_24_gigabytes() -> None:
+    made = plan(preset("base"), 512, 256, 24 * 10**9, rate=1e11)
+    assert made.micro_batch >= 8, "and so 4,096 tokens, the default of a run"
+
+
+def test_what_cannot_be_planned() -> None:
+    for arguments, said in (
+        ((preset("base"), 128, 0), "batch: 0"),
+        ((preset("base"), 1000, 1), "length: 1000 given, 8 to 512"),
+        ((preset("base"), 128, 1, 10**9), "memory: 1.0 GB given, at least"),
+    ):
+        with pytest.raises(InputError, match=said):
+            plan(*arguments)  # type: ignore[arg-type]
+
+
+def test_the_rate_is_measured() -> None:
+    assert measured_rate(preset("tiny"), 128) > 1e8
+
+
+PEAK = """
+import resource, sys
+from bertloom.pretraining import pretrain
+from bertloom.train.recipe import Recipe
+pretrain(Recipe(corpus=sys.argv[1], output=sys.argv[2], model=sys.argv[3], steps=3, batch_size=int(sys.argv[4]),
+                length=128, micro_tokens=1 << 20, evaluate_examples=1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "batch"), [("mini", 64), ("small", 32)])
+def test_memory_is_what_a_run_then_uses(model: str, batch: int, corpus: Corpus, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PEAK, str(corpus.path), str(tmp_path / "run"), model, str(batch)]
+    used = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    said = plan(preset(model, vocab_size=corpus.vocab_size), 128, batch, 10**12, rate=1.0).bytes["total"]
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    tokens = max(json.loads(row).get("tokens", 0) for row in rows)
+    assert tokens > 0.4 * batch * 128, "the toy corpus fills the sequences well enough to compare"
+    assert used == pytest.approx(said, rel=0.5)

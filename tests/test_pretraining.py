@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+import bertloom
+from bertloom.corpus import Corpus
+from bertloom.errors import InputError
+from bertloom.evaluation import Measure, guessing
+from bertloom.files import sha256
+from bertloom.pretraining import Run, pretrain, stop_signals
+from bertloom.train.loop import Step
+from bertloom.train.recipe import Recipe
+
+
+def recipe(prepared: Corpus, output: Path, **changes: Any) -> Recipe:
+    made = Recipe(
+        corpus=str(prepared.path), output=str(output), model="tiny", steps=12, batch_size=8, length=48, short_length=24,
+        short_share=0.5, micro_tokens=150, save_every=5, evaluate_examples=16, seed=3,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def weights(run: Path) -> str:
+    return sha256(run / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "alone"
+    assert pretrain(recipe(corpus, run))
+    return run
+
+
+def stop_after(step: int) -> Any:
+    def watch(run: Run, done: Step, measures: dict[str, Measure]) -> None:
+        if done.number + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return watch
+
+
+def test_a_run_folder(alone: Path) -> None:
+    assert sorted(path.name for path in alone.iterdir()) == [
+        "checkpoint-00000010", "checkpoint-00000012", "curves.png", "metrics.jsonl", "model", "recipe.toml",
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "tokens" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if "held_out" in row] == [5, 10, 12]
+    lengths = [row["tokens"] / 8 for row in rows if "tokens" in row]
+    assert max(lengths[:6]) <= 24 < max(lengths[6:]) <= 48, "short sequences first, then long ones"
+
+
+def test_transformers_opens_the_run_whole(alone: Path) -> None:
+    for kind in (transformers.AutoModel, transformers.BertForPreTraining):
+        _, info = kind.from_pretrained(alone / "model", output_loading_info=True)
+        assert not info["missing_keys"]
+    card = (alone / "model" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers")
+    for said in ("## Data", "270 documents", "## Measures", "| MLM |", "## How to load", "## Recipe", "seed = 3"):
+        assert said in card
+
+
+@pytest.mark.parametrize("stops", [(1,), (4, 6, 8), (10,)])
+def test_stopped_anywhere_it_ends_in_the_same_bytes(
+    alone: Path, corpus: Corpus, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    for step in stops:
+        assert not pretrain(recipe(corpus, tmp_path / "run"), watch=stop_after(step)), "a signal saves and stops"
+        assert len(list((tmp_path / "run").glob(f"checkpoint-*{step + 1:02d}"))) == 1, "the step under way ends first"
+    assert pretrain(recipe(corpus, tmp_path / "run"))
+    assert weights(tmp_path / "run") == weights(alone)
+    both = [(run / "metrics.jsonl").read_text().splitlines() for run in (alone, tmp_path / "run")]
+    losses = [[json.loads(line)["losses"] for line in lines if "losses" in line] for lines in both]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_bytes(alone: Path, corpus: Corpus, tmp_path: Path, workers: int) -> None:
+    assert pretrain(recipe(corpus, tmp_path / "run", workers=workers))
+    assert weights(tmp_path / "run") == weights(alone)
+
+
+def test_a_finished_run_stays_as_it_is(alone: Path, corpus: Corpus) -> None:
+    before = weights(alone)
+    assert pretrain(recipe(corpus, alone))
+    assert weights(alone) == before
+
+
+def test_a_truncated_checkpoint_falls_back_and_says_so(alone: Path, corpus: Corpus, tmp_path: Path) -> None:
+    pretrain(recipe(corpus, tmp_path / "run"), watch=stop_after(6))
+    damaged = tmp_path / "run" / "checkpoint-00000007" / "model" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    said: list[str] = []
+    assert pretrain(recipe(corpus, tmp_path / "run"), warn=said.append)
+    assert "checkpoint-00000007" in said[0]
+    assert weights(tmp_path / "run") == weights(alone)
+
+
+KILLED = """
+import sys
+from bertloom.pretraining import pretrain
+from bertloom.train.recipe import Recipe, read_recipe
+from pathlib import Path
+pretrain(Recipe(**read_recipe(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(corpus: Corpus, tmp_path: Path) -> None:
+    """SIGKILL at moments spread over the run, among them while a checkpoint is written."""
+    settings = {"steps": 40, "save_every": 2, "length": 24, "short_length": 0}
+    assert pretrain(recipe(corpus, tmp_path / "alone", **settings))
+    run = recipe(corpus, tmp_path / "run", **settings)
+    run.write(tmp_path / "r.toml")
+    kills = 0
+    for seconds in (0.3, 0.55, 0.8, 1.05):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "r.toml")])
+        before = len(list((tmp_path / "run").glob("*")))
+        deadline = time.monotonic() + 60
+        while (
+            process.poll() is None and len(list((tmp_path / "run").glob("*"))) == before and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        time.sleep(seconds)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 2
+    assert pretrain(run)
+    assert weights(tmp_path / "run") == weights(tmp_path / "alone")
+
+
+def test_mlm_alone_on_single_segments(corpus: Corpus, tmp_path: Path) -> None:
+    for settings in ({"segments": "full"}, {"segments": "sentence", "mask": "words"}):
+        run = tmp_path / settings["segments"]
+        assert pretrain(recipe(corpus, run, objective="mlm", steps=2, **settings))
+        _, info = transformers.BertForPreTraining.from_pretrained(run / "model", output_loading_info=True)
+        assert not info["missing_keys"]
+        assert "were not trained" in (run / "model" / "README.md").read_text()
+        again = recipe(corpus, run, objective="mlm", steps=2, **settings)
+        assert Run(again, lambda message: None).first == 2
+
+
+def test_going_on_from_another_model(alone: Path, corpus: Corpus, tmp_path: Path) -> None:
+    run = Run(recipe(corpus, tmp_path / "run", start=str(alone)), lambda message: None)
+    want = bertloom.load(alone).state()
+    assert all((value == want[name]).all() for name, value in run.encoder.state_dict().items())
+    assert all((value == want[name]).all() for name, value in run.objective.state_dict().items())
+
+
+def test_first_losses_and_their_fall(alone: Path, corpus: Corpus, tmp_path: Path) -> None:
+    assert pretrain(
+        recipe(
+            corpus,
+            tmp_path / "run",
+            steps=250,
+            batch_size=16,
+            learning_rate=2e-3,
+            dropout=0.0,
+            save_every=250,
+            evaluate_examples=200,
+        )
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["losses"]["mlm"] == pytest.approx(4.94, rel=0.1)
+    assert rows[0]["losses"]["nsp"] == pytest.approx(0.693, rel=0.1)
+    guess = guessing(Corpus(corpus.path / "held-out"), ["mlm"])["mlm"]
+    assert rows[-1]["held_out"]["mlm"]["loss"] < guess.loss - 0.8
+    assert rows[-1]["held_out"]["mlm"]["accuracy"] > 2 * guess.accuracy
+
+
+def test_what_cannot_be_run(alone: Path, corpus: Corpus, tmp_path: Path, minilm: Path) -> None:
+    def refused(said: str, **changes: Any) -> None:
+        with pytest.raises(InputError, match=said):
+            pretrain(recipe(corpus, changes.pop("output", tmp_path / "run"), **changes))
+        assert not (tmp_path / "run").exists()
+
+    refused("is the run of another recipe .seed: 4 given, the run has 3", output=alone, seed=4)
+    refused("examples of length 48, at least batch_size", batch_size=100_000)
+    refused("length: 600 given, at most 512", length=600)
+    refused("corpus was prepared with vocabulary", start=str(minilm))
+    refused("no prepared corpus", corpus=str(tmp_path))
+    refused("corpus: none given", corpus="")
+    refused("did you mean 'tiny'", model="tinyy")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").touch()
+    refused("is there and is no run", output=tmp_path / "full")
+    with pytest.raises(InputError, match="output: none given"):
+        pretrain(Recipe(corpus=str(corpus.path)))
+
+
+def test_a_second_signal_ends_at_once_and_handlers_return() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signals() as stopped:
+        assert not stopped()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_signals_are_the_callers() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with stop_signals() as stopped:
+            seen.append(stopped())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]
