@@ -116,10 +116,12 @@ def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
 
 
 def test_saved_with_its_tokenizer_and_card(pretrained: Model, tmp_path: Path) -> None:
-    pretrained.save(tmp_path, card="# A card\n")
+    pretrained.save(tmp_path)
     again = bertloom.load(tmp_path)
     assert np.array_equal(again.encode(TEXTS[:2]), pretrained.encode(TEXTS[:2]))
-    assert (tmp_path / "README.md").read_text() == "# A card\n"
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask")
+    assert "bertloom.load" in card
 
 
 def test_importing_brings_no_torch() -> None:

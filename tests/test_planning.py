@@ -63,18 +63,18 @@ import resource, sys
 from bertloom.pretraining import pretrain
 from bertloom.train.recipe import Recipe
 pretrain(Recipe(corpus=sys.argv[1], output=sys.argv[2], model=sys.argv[3], steps=3, batch_size=int(sys.argv[4]),
-                length=128, micro_tokens=1 << 20, evaluate_examples=1))
+                length=48, micro_tokens=1 << 20, evaluate_examples=1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "batch"), [("mini", 64), ("small", 32)])
+@pytest.mark.parametrize(("model", "batch"), [("mini", 256), ("small", 128)])
 def test_memory_is_what_a_run_then_uses(model: str, batch: int, corpus: Corpus, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PEAK, str(corpus.path), str(tmp_path / "run"), model, str(batch)]
     used = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    said = plan(preset(model, vocab_size=corpus.vocab_size), 128, batch, 10**12, rate=1.0).bytes["total"]
+    said = plan(preset(model, vocab_size=corpus.vocab_size), 48, batch, 10**12, rate=1.0).bytes["total"]
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     tokens = max(json.loads(row).get("tokens", 0) for row in rows)
-    assert tokens > 0.4 * batch * 128, "the toy corpus fills the sequences well enough to compare"
-    assert used == pytest.approx(said, rel=0.5)
+    assert tokens > 0.75 * batch * 48, "the toy corpus fills the sequences well enough to compare"
+    assert used == pytest.approx(said, rel=0.15)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bertloom import hub
+from bertloom.card import Training, model_card
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.example import Example
@@ -158,14 +159,14 @@ class Model:
         """Every weight by our names; parts the folder did not have are left out."""
         return {**self.encoder.state_dict(), **self.heads.state_dict()}
 
-    def save(self, folder: str | Path, card: str | None = None) -> None:
-        """Write a Hugging Face folder: config, weights, tokenizer and, where given, a model card."""
+    def save(self, folder: str | Path, training: Training | None = None) -> None:
+        """Write a Hugging Face folder: config, weights, tokenizer and a model card, which tells of `training`."""
         folder = Path(folder)
         hub.write(folder, self.config, self.state(), self.others)
         if self._tokenizer is not None:
             self._tokenizer.save(folder, self.config.max_position_embeddings)
-        if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
+        card = model_card(self.config, "mlm" in self.heads, training)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def load(model: str | Path) -> Model:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from bertloom.config import EncoderConfig
-from bertloom.corpus import Corpus
 from bertloom.train.recipe import Recipe
 
 
@@ -20,70 +19,60 @@ class Measured(Protocol):
     def accuracy(self) -> float: ...  # noqa: D102
 
 
-def model_card(
-    config: EncoderConfig,
-    recipe: Recipe,
-    corpus: Corpus,
-    measures: Mapping[str, Measured],
-    step: int,
-    tokens: int,
-) -> str:
-    """Markdown with YAML front matter, after `step` steps on `tokens` tokens."""
-    manifest = corpus.manifest
-    trained = recipe.objective.split("+")
-    lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: fill-mask",
-        "tags: [bert, bertloom, fill-mask, pretraining]",
-        "---",
-        "",
-        f"# A BERT of {config.num_hidden_layers} layers and width {config.hidden_size}",
-        "",
-        f"Pretrained from scratch with bertloom on {recipe.objective.upper()}."
-        if not recipe.start
-        else f"Pretrained further with bertloom on {recipe.objective.upper()}, from `{recipe.start}`.",
-        "",
-        "## Data",
-        "",
-        f"{manifest['documents']:,} documents, {manifest['sentences']:,} sentences, {manifest['tokens']:,} tokens from "
-        + ", ".join(f"`{name}`" for name in manifest["sources"][:10])
-        + (f" and {len(manifest['sources']) - 10} more files" if len(manifest["sources"]) > 10 else "")
-        + f"; vocabulary of {config.vocab_size:,} tokens (fingerprint `{manifest['vocabulary']['fingerprint'][:12]}`).",
-        "",
-        "## Measures",
-        "",
-        f"After {step:,} of {recipe.steps:,} steps, {tokens:,} tokens.",
-        "",
+@dataclass(frozen=True)
+class Training:
+    """What a card tells of a run: its recipe, the corpus's manifest, measures, steps and tokens so far."""
+
+    recipe: Recipe
+    manifest: Mapping[str, Any]
+    measures: Mapping[str, Measured]
+    step: int
+    tokens: int
+
+
+def model_card(config: EncoderConfig, fills: bool, training: Training | None = None) -> str:
+    """Markdown with YAML front matter; `fills` is whether the model has a masked-language head."""
+    task = "fill-mask" if fills else "feature-extraction"
+    layers, width = config.num_hidden_layers, config.hidden_size
+    parts = [
+        f"---\nlibrary_name: transformers\npipeline_tag: {task}\ntags: [bert, bertloom, {task}]\n---\n",
+        f"# A BERT of {layers} layers and width {width}\n",
+        *(_of_training(config, training) if training else []),
+        "## How to load\n",
+        '```python\nimport bertloom\n\nmodel = bertloom.load("this-folder")\nmodel.encode(["a text"])',
+        *(['model.fill("The [MASK] of the United States.")'] if fills else []),
+        "```\n\n`transformers.AutoModel` opens the folder too.\n",
     ]
-    if measures:
-        lines += ["| held out | loss (nats) | accuracy |", "|---|---|---|"]
-        lines += [f"| {name.upper()} | {one.loss:.3f} | {100 * one.accuracy:.1f} % |" for name, one in measures.items()]
-    else:
-        lines += ["No held-out text was set aside (`bertloom prepare --held-out`)."]
-    if "nsp" not in trained and not recipe.start:
-        lines += [
-            "",
-            "The next-sentence head and the pooler were not trained; they hold their initial values.",
-        ]
-    lines += [
-        "",
-        "## How to load",
-        "",
-        "```python",
-        "import bertloom",
-        "",
-        'model = bertloom.load("this-folder")',
-        'model.fill("The [MASK] of the United States.")',
-        "```",
-        "",
-        "`transformers.AutoModel` and `BertForPreTraining` open the folder too.",
-        "",
-        "## Recipe",
-        "",
+    return "\n".join(parts)
+
+
+def _of_training(config: EncoderConfig, training: Training) -> list[str]:
+    recipe, manifest, measures = training.recipe, training.manifest, training.measures
+    names = [f"`{name}`" for name in manifest["sources"][:10]]
+    more = f" and {len(manifest['sources']) - 10} more files" if len(manifest["sources"]) > 10 else ""
+    before = f"further, from `{recipe.start}`," if recipe.start else "from scratch"
+    table = "".join(
+        f"| {name.upper()} | {one.loss:.3f} | {100 * one.accuracy:.1f} % |\n" for name, one in measures.items()
+    )
+    idle = "nsp" not in recipe.objective.split("+") and not recipe.start
+    return [
+        f"Pretrained {before} with bertloom on {recipe.objective.upper()}.\n",
+        "## Data\n",
+        f"{manifest['documents']:,} documents, {manifest['sentences']:,} sentences, {manifest['tokens']:,} tokens from "
+        f"{', '.join(names)}{more}; vocabulary of {config.vocab_size:,} tokens "
+        f"(fingerprint `{manifest['vocabulary']['fingerprint'][:12]}`).\n",
+        "## Measures\n",
+        f"After {training.step:,} of {recipe.steps:,} steps, {training.tokens:,} tokens.\n",
+        "| held out | loss (nats) | accuracy |\n|---|---|---|\n" + table
+        if measures
+        else "No held-out text was set aside (`bertloom prepare --held-out`).\n",
+        *(
+            ["The next-sentence head and the pooler were not trained; they hold their initial values.\n"]
+            if idle
+            else []
+        ),
+        "## Recipe\n",
         "```toml",
         *(f"{one.name} = {getattr(recipe, one.name)!r}" for one in fields(recipe) if one.metadata["shapes"]),
-        "```",
-        "",
+        "```\n",
     ]
-    return "\n".join(lines)

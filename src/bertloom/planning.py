@@ -16,7 +16,7 @@ from bertloom.errors import InputError
 
 MASKED_SHARE = 0.15
 # What Python, torch and its libraries hold before any weight, and what the allocator keeps around tensors (measured).
-RUNTIME_BYTES = 330_000_000
+RUNTIME_BYTES = 400_000_000
 LOGITS_AT_ONCE = 1 << 25
 
 
@@ -57,12 +57,15 @@ def activation_bytes(config: EncoderConfig, tokens: int, length: int) -> int:
     width, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     # Projections, mixed values, the two sums and norms, the inner layer before and after its activation, byte masks.
     layer = 4 * (8 * width + 2 * inner) + 2 * width + 5 * heads * max(length, 128)
+    # The last layer's queries and feed-forward are there for the rows that are read alone.
+    last = 4 * 2 * width + MASKED_SHARE * (layer - 4 * 2 * width)
     embeddings = 4 * 2 * width + 5 * width
     masked = int(MASKED_SHARE * tokens)
     head = masked * 4 * 6 * width + 4 * min(LOGITS_AT_ONCE + config.vocab_size, masked * config.vocab_size)
     # Gradients of one layer's widest tensors on the way back.
     passing = 4 * tokens * (2 * inner + 4 * width)
-    return tokens * (config.num_hidden_layers * layer + embeddings) + head + passing
+    layers = max(0, config.num_hidden_layers - 1) * layer + last * (config.num_hidden_layers > 0)
+    return int(tokens * (layers + embeddings)) + head + passing
 
 
 @dataclass(frozen=True)

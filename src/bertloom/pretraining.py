@@ -16,7 +16,7 @@ from torch import nn
 
 from bertloom import hub
 from bertloom.api import Model, load
-from bertloom.card import model_card
+from bertloom.card import Training
 from bertloom.config import EncoderConfig, preset
 from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import HELD_OUT
@@ -94,7 +94,7 @@ class Run:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(recipe.precision, recipe.precision)
         self.encoder = Encoder(config)
-        self.objective = Combined(config, recipe.objective, recipe.segments, recipe.mask)
+        self.objective = Combined(config, recipe.objective, recipe.segments, recipe.mask, recipe.mask_share)
         # Heads that the objective does not train are saved too, as they were made or found.
         self.idle = nn.ModuleDict()
         if "nsp" not in self.objective.names:
@@ -133,21 +133,21 @@ class Run:
         if self.held_out is None:
             return {}
         recipe = self.recipe
-        return held_out(
-            self.encoder,
-            self.objective,
-            self.held_out,
-            examples=recipe.evaluate_examples,
-            length=recipe.length,
-        )
+        # The same heads, asked as every model is: runs that hide more stay comparable.
+        asked = Combined(self.config, recipe.objective, recipe.segments)
+        asked.load_state_dict(self.objective.state_dict())
+        asked.to(next(self.encoder.parameters()).device).eval()
+        return held_out(self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length)
 
     def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
         """A checkpoint after `step` steps, with a whole model folder in it."""
         heads = nn.ModuleDict(self.objective.heads)
         heads.update(dict(self.idle.items()))
         model = Model(self.encoder, heads, self.tokenizer, {}, self.folder)
-        text = model_card(self.config, self.recipe, self.corpus, measures, step, tokens)
-        checkpoint.save(self.folder, step, lambda folder: model.save(folder, text), self.optimizer, self.recipe.keep)
+        training = Training(self.recipe, self.corpus.manifest, measures, step, tokens)
+        checkpoint.save(
+            self.folder, step, lambda folder: model.save(folder, training), self.optimizer, self.recipe.keep
+        )
 
     def train(self, stopped: Callable[[], bool]) -> Iterator[tuple[Step, dict[str, Measure]]]:
         """Each step done, with held-out measures where it made them; metrics and checkpoints on the way."""

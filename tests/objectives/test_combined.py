@@ -47,6 +47,12 @@ def test_examples(corpus: Corpus, draw: Draw, name: str, mask: str) -> None:
         assert "nsp" not in made.targets
 
 
+def test_the_share_that_is_hidden_can_be_named(corpus: Corpus) -> None:
+    for share in (0.15, 0.4):
+        made = Combined(small(), "mlm", mask_share=share).example(corpus, Draw(0, 1, 64))
+        assert len(made.targets["mlm"][0]) == round(share * (len(made) - 2))
+
+
 def test_masks_are_new_every_epoch(corpus: Corpus) -> None:
     objective = Combined(small(), "mlm", segments="sentence")
     epoch = objective.epoch(corpus, 64)

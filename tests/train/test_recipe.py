@@ -35,7 +35,7 @@ def test_shipped_recipes_are_found() -> None:
 def test_shipped_recipes_build(file: Path) -> None:
     recipe = resolved(file, {})
     config = preset(recipe.model)
-    Combined(preset("tiny"), recipe.objective, recipe.segments, recipe.mask)
+    Combined(preset("tiny"), recipe.objective, recipe.segments, recipe.mask, recipe.mask_share)
     assert recipe.length <= config.max_position_embeddings
 
 
@@ -64,6 +64,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: str | None, said: str
         ("length", 4, "at least 8"),
         ("steps", True, "a int allowed"),
         ("dropout", 1.0, "under 1"),
+        ("mask_share", 0.0, "above 0"),
         ("warmup", 1.5, "from 0 to 1"),
         ("short_share", -0.1, "from 0 to 1"),
         ("short_length", 256, "from 8 to length"),

@@ -67,7 +67,9 @@ def demo(
         model="tiny",
         steps=steps,
         save_every=500,
-        learning_rate=3e-3,
+        learning_rate=1e-3,
+        warmup=0.2,
+        mask_share=0.4,
         dropout=0.0,
     )
     with Watcher() as watcher:

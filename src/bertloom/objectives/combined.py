@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bertloom.config import EncoderConfig
 from bertloom.corpus import Corpus, Draw
-from bertloom.corpus.masks import MASKS
+from bertloom.corpus.masks import MASKS, SHARE
 from bertloom.corpus.segments import SEGMENTS, assembled, examples_per_epoch
 from bertloom.errors import InputError, nearest
 from bertloom.example import Example, Ints
@@ -19,16 +19,23 @@ from bertloom.model.packed import Batch
 from bertloom.objectives.masked import Masked
 from bertloom.objectives.pairs import NextSentence
 
-PARTS: dict[str, Callable[[EncoderConfig, str], nn.Module]] = {
-    "mlm": lambda config, mask: Masked(config, mask),
-    "nsp": lambda config, _: NextSentence(config),
+PARTS: dict[str, Callable[[EncoderConfig, str, float], nn.Module]] = {
+    "mlm": Masked,
+    "nsp": lambda config, mask, share: NextSentence(config),
 }
 
 
 class Combined(nn.Module):
     """Masked language modelling, alone or with other parts; its modules are the parts' heads, by name."""
 
-    def __init__(self, config: EncoderConfig, name: str = "mlm+nsp", segments: str = "full", mask: str = "tokens"):
+    def __init__(
+        self,
+        config: EncoderConfig,
+        name: str = "mlm+nsp",
+        segments: str = "full",
+        mask: str = "tokens",
+        mask_share: float = SHARE,
+    ):
         super().__init__()
         for value, key, known in ((segments, "segments", SEGMENTS), (mask, "mask", MASKS)):
             if value not in known:
@@ -43,7 +50,7 @@ class Combined(nn.Module):
         self.weights = dict.fromkeys(names, 1.0)
         self._segments = segments
         for part in names:
-            self.add_module(part, PARTS[part](config, mask))
+            self.add_module(part, PARTS[part](config, mask, mask_share))
 
     @property
     def heads(self) -> dict[str, Any]:

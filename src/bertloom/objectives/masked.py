@@ -11,20 +11,20 @@ from torch import Tensor
 
 from bertloom.config import EncoderConfig
 from bertloom.corpus import Corpus
-from bertloom.corpus.masks import MASKS, corrupted
+from bertloom.corpus.masks import MASKS, SHARE, corrupted
 from bertloom.example import Example, Ints
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import LanguageHead
 
 
 class Masked(LanguageHead):
-    """Hides 15 % of an example's ordinary tokens, single ones or whole `words`, and predicts them."""
+    """Hides a share of an example's ordinary tokens, single ones or whole `words`, and predicts them."""
 
     name = "mlm"
 
-    def __init__(self, config: EncoderConfig, mask: str = "tokens"):
+    def __init__(self, config: EncoderConfig, mask: str = "tokens", share: float = SHARE):
         super().__init__(config)
-        self.mask = MASKS[mask]
+        self.mask, self.share = MASKS[mask], share
 
     def hide(
         self,
@@ -35,7 +35,7 @@ class Masked(LanguageHead):
         rng: np.random.Generator,
     ) -> Example:
         """The example with some of its `places` corrupted, and what stood there as the target `mlm`."""
-        chosen = places[self.mask(starts, rng)]
+        chosen = places[self.mask(starts, rng, self.share)]
         ids = corrupted(example.input_ids, chosen, corpus.special["mask"], corpus.ordinary, rng)
         return Example(ids, example.segment_ids, {**example.targets, self.name: (chosen, example.input_ids[chosen])})
 

@@ -31,6 +31,7 @@ class Recipe:
     start: str = _key("", "Begin with the weights of this model instead of new ones.")
     objective: str = _key("mlm+nsp", "What is learned: mlm or mlm+nsp.")
     mask: str = _key("tokens", "What is hidden: tokens or whole words.")
+    mask_share: float = _key(0.15, "Share of the tokens that is hidden; measures always hide 0.15.")
     segments: str = _key("full", "Segments without NSP: full (to the length, within a document) or sentence.")
     steps: int = _key(10_000, "Optimiser steps.")
     batch_size: int = _key(32, "Sequences of one step.")
@@ -74,6 +75,8 @@ class Recipe:
         for name in ("warmup", "short_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: {getattr(self, name)} given, a share from 0 to 1 allowed")
+        if not 0 < self.mask_share < 1:
+            raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout: {self.dropout} given, from 0 to under 1 allowed")
         if self.short_length and not 8 <= self.short_length <= self.length:
