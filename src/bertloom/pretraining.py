@@ -23,7 +23,7 @@ from bertloom.corpus.prepare import HELD_OUT
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
-from bertloom.model.init import initialise
+from bertloom.model.init import default_range, initialise
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train import checkpoint
@@ -80,7 +80,7 @@ class Run:
                 pad_token_id=self.corpus.special["pad"],
                 hidden_dropout_prob=recipe.dropout,
                 attention_probs_dropout_prob=recipe.dropout,
-                **({"initializer_range": recipe.initializer_range} if recipe.initializer_range else {}),
+                initializer_range=recipe.initializer_range or default_range(preset(recipe.model).hidden_size),
             )
         if recipe.length > config.max_position_embeddings:
             raise InputError(

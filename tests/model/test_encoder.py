@@ -170,11 +170,13 @@ def test_new_weights_by_role() -> None:
     initialise(objective, 0.05)
     for name, value in [*encoder.named_parameters(), *objective.named_parameters()]:
         if name.endswith("norm.weight"):
-            assert (value == 1).all(), name
+            assert (value == (0.5 if name.startswith("mlm") else 1)).all(), name
         elif name.endswith("bias"):
             assert (value == 0).all(), name
         elif name.endswith("position.weight"):
-            assert torch.allclose(value, sinusoids(*value.shape) * 0.05 * 2**0.5)
+            assert torch.allclose(value, sinusoids(*value.shape) * (2 / 24) ** 0.5)
+        elif "embeddings" in name:
+            assert float(value.detach()[:3].norm(dim=1).mean()) == pytest.approx(0.88, abs=0.35), name
         else:
             assert abs(float(value.detach().std()) - 0.044) < 0.01, name
             assert float(value.detach().abs().max()) <= 0.1

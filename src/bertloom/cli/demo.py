@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 SIZE = 4000
-STEPS = 1500
+STEPS = 2000
 MASKED = (
     "The state of the union is [MASK].",
     "We must protect the [MASK] of the United States.",
@@ -62,16 +62,9 @@ def demo(
         show_report(prepared.manifest)
     say(f"3/4  BERT-tiny learns masked words and next sentences, {steps:,} steps")
     recipe = Recipe(
-        corpus=str(corpus),
-        output=str(run),
-        model="tiny",
-        steps=steps,
-        save_every=500,
-        learning_rate=1e-3,
-        warmup=0.2,
-        mask_share=0.4,
-        dropout=0.0,
-    )
+        corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, length=64,
+        learning_rate=2e-3, warmup=0.1, mask_share=0.4, dropout=0.0,
+    )  # fmt: skip
     with Watcher() as watcher:
         if not pretrain(recipe, watch=watcher, warn=say):
             return 130

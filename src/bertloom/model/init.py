@@ -7,27 +7,44 @@ import math
 import torch
 from torch import Tensor, nn
 
+from bertloom.model.encoder import Embeddings
+from bertloom.model.heads import LanguageHead
+
 
 def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
     """Matrices from a normal distribution of deviation `std` cut at two, biases 0, norms 1 (Devlin et al. 2019).
 
-    Positions begin as sinusoids of the same size: a step to the left is then the same rotation everywhere, and
-    attention finds its neighbours early. The padding token's embedding, which no batch holds, is 0.
+    Embeddings begin at about unit length, so that a step of the optimiser moves them by a small share, and the norm
+    before the tied output layer at ½, so that first logits stay small. Positions begin as sinusoids: a step to the left
+    is then the same rotation everywhere. All three make attention begin to work hundreds of steps earlier.
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
         if isinstance(part, nn.Linear):
+            _draw(part.weight, std)
             nn.init.zeros_(part.bias)
         if isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
-    embeddings = getattr(module, "embeddings", None)
-    if embeddings is not None:
-        with torch.no_grad():
-            embeddings.position.weight.copy_(sinusoids(*embeddings.position.weight.shape) * (std * math.sqrt(2)))
-            if pad is not None:
-                embeddings.word.weight[pad] = 0
+    for part in module.modules():
+        if isinstance(part, LanguageHead):
+            nn.init.constant_(part.norm.weight, 0.5)
+        if isinstance(part, Embeddings):
+            unit = part.word.embedding_dim**-0.5
+            for table in (part.word, part.segment):
+                _draw(table.weight, unit)
+            with torch.no_grad():
+                part.position.weight.copy_(sinusoids(*part.position.weight.shape) * (unit * math.sqrt(2)))
+                if pad is not None:
+                    part.word.weight[pad] = 0
+
+
+def default_range(hidden_size: int) -> float:
+    """The deviation of matrices for a width: 0.02 at BERT-base as published, more where rows are shorter."""
+    return float(0.02 * math.sqrt(768 / hidden_size))
+
+
+def _draw(weight: Tensor, std: float) -> None:
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -44,7 +44,7 @@ class Recipe:
     weight_decay: float = _key(0.01, "Decay of matrices and embeddings.")
     clip: float = _key(1.0, "Largest norm of the gradient; 0 for no limit.")
     dropout: float = _key(0.1, "Dropout of hidden states and attention.")
-    initializer_range: float = _key(0.0, "Deviation of new matrices; 0 takes the preset's.")
+    initializer_range: float = _key(0.0, "Deviation of new matrices; 0 takes one that suits the width.")
     seed: int = _key(0, "Seed of weights, order, masks and dropout.")
     micro_tokens: int = _key(4096, "Tokens of a micro-batch, which bounds memory.")
     precision: str = _key("auto", "auto, fp32 or bf16; auto is bf16 on a GPU, fp32 on a CPU.")
