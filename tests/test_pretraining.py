@@ -59,6 +59,11 @@ def test_a_run_folder(alone: Path) -> None:
     rows = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "tokens" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "held_out" in row] == [5, 10, 12]
+    most = [
+        max(row["held_out"]["mlm"]["count"] for row in rows if row["step"] == step and "held_out" in row)
+        for step in (5, 12)
+    ]
+    assert most[0] < 0.7 * most[1], "measured at the length of the moment"
     lengths = [row["tokens"] / 8 for row in rows if "tokens" in row]
     assert max(lengths[:6]) <= 24 < max(lengths[6:]) <= 48, "short sequences first, then long ones"
 

@@ -23,7 +23,7 @@ from bertloom.corpus.prepare import HELD_OUT
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
-from bertloom.model.init import default_range, initialise
+from bertloom.model.init import initialise
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train import checkpoint
@@ -80,7 +80,7 @@ class Run:
                 pad_token_id=self.corpus.special["pad"],
                 hidden_dropout_prob=recipe.dropout,
                 attention_probs_dropout_prob=recipe.dropout,
-                initializer_range=recipe.initializer_range or default_range(preset(recipe.model).hidden_size),
+                initializer_range=recipe.initializer_range,
             )
         if recipe.length > config.max_position_embeddings:
             raise InputError(
@@ -128,8 +128,8 @@ class Run:
         peak = peak_rate(recipe, self.config.hidden_size)
         return partial(rate_at, peak=peak, steps=recipe.steps, warmup=recipe.warmup, schedule=recipe.schedule)
 
-    def measure(self) -> dict[str, Measure]:
-        """The held-out measures now, empty without held-out text."""
+    def measure(self, step: int) -> dict[str, Measure]:
+        """The held-out measures after a step, at its length: positions it did not reach are still new."""
         if self.held_out is None:
             return {}
         recipe = self.recipe
@@ -137,7 +137,9 @@ class Run:
         asked = Combined(self.config, recipe.objective, recipe.segments)
         asked.load_state_dict(self.objective.state_dict())
         asked.to(next(self.encoder.parameters()).device).eval()
-        return held_out(self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length)
+        return held_out(
+            self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length_at(step)
+        )
 
     def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
         """A checkpoint after `step` steps, with a whole model folder in it."""
@@ -170,7 +172,7 @@ class Run:
                 saving = last or done % recipe.save_every == 0
                 measures: dict[str, Measure] = {}
                 if saving or (recipe.evaluate_every and done % recipe.evaluate_every == 0):
-                    measures = self.measure()
+                    measures = self.measure(step.number)
                     if measures:
                         held = {name: asdict(one) for name, one in measures.items()}
                         metrics.add({"step": done, "held_out": held})

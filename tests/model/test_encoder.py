@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from bertloom.config import PRESETS, EncoderConfig
 from bertloom.example import Example
 from bertloom.hub import expanded
 from bertloom.model.encoder import Encoder, Insides
-from bertloom.model.init import initialise, sinusoids
+from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, pack
 from bertloom.objectives import Combined
 from tests.conftest import random_examples, small
@@ -161,43 +160,6 @@ def test_contracts(name: str) -> None:
         assert torch.allclose(encoder(read), whole[read.read], atol=1e-5), "rows read alone are the same rows"
         encoder.train()
         assert not torch.equal(encoder(batch), encoder(batch)), "dropout is at work in training"
-
-
-def test_new_weights_by_role() -> None:
-    config = small()
-    encoder, objective = Encoder(config), Combined(config)
-    initialise(encoder, 0.05, config.pad_token_id)
-    initialise(objective, 0.05)
-    for name, value in [*encoder.named_parameters(), *objective.named_parameters()]:
-        if name.endswith("norm.weight"):
-            assert (value == (0.5 if name.startswith("mlm") else 1)).all(), name
-        elif name.endswith("bias"):
-            assert (value == 0).all(), name
-        elif name.endswith("position.weight"):
-            assert torch.allclose(value, sinusoids(*value.shape) * (2 / 24) ** 0.5)
-        elif "embeddings" in name:
-            assert float(value.detach()[:3].norm(dim=1).mean()) == pytest.approx(0.88, abs=0.35), name
-        else:
-            assert abs(float(value.detach().std()) - 0.044) < 0.01, name
-            assert float(value.detach().abs().max()) <= 0.1
-    assert (encoder.embeddings.word.weight[config.pad_token_id] == 0).all()
-
-
-def test_sinusoids_turn_by_the_same_step_everywhere() -> None:
-    waves = sinusoids(50, 8)
-    near = (waves[:-1] * waves[1:]).sum(1)
-    assert torch.allclose(near, near[:1].expand_as(near), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["bert-tiny", "bert-mini"])
-def test_first_losses_are_those_of_guessing(name: str) -> None:
-    config = PRESETS[name]
-    encoder, objective = Encoder(config), Combined(config)
-    initialise(encoder, config.initializer_range), initialise(objective, config.initializer_range)
-    batch = pack(random_examples(config, [100] * 8))
-    losses, counts = objective(encoder, batch), objective.counts(batch)
-    assert float(losses["mlm"].detach()) / counts["mlm"] == pytest.approx(np.log(config.vocab_size), rel=0.1)
-    assert float(losses["nsp"].detach()) / counts["nsp"] == pytest.approx(np.log(2), rel=0.1)
 
 
 def test_no_tensor_outside_attention_is_larger_than_the_tokens() -> None:

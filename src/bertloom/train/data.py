@@ -16,9 +16,8 @@ from bertloom.train.recipe import Recipe
 
 def draw_of(recipe: Recipe, step: int, place: int) -> Draw:
     """What the example at a place of a step's batch is drawn from."""
-    short = step < recipe.short_steps
-    since = step if short else step - recipe.short_steps
-    return Draw(recipe.seed, since * recipe.batch_size + place, recipe.short_length if short else recipe.length)
+    since = step if step < recipe.short_steps else step - recipe.short_steps
+    return Draw(recipe.seed, since * recipe.batch_size + place, recipe.length_at(step))
 
 
 def micro_batches(examples: list[Example], budget: int) -> list[Batch]:

@@ -44,7 +44,7 @@ class Recipe:
     weight_decay: float = _key(0.01, "Decay of matrices and embeddings.")
     clip: float = _key(1.0, "Largest norm of the gradient; 0 for no limit.")
     dropout: float = _key(0.1, "Dropout of hidden states and attention.")
-    initializer_range: float = _key(0.0, "Deviation of new matrices; 0 takes one that suits the width.")
+    initializer_range: float = _key(0.02, "Deviation of new matrices.")
     seed: int = _key(0, "Seed of weights, order, masks and dropout.")
     micro_tokens: int = _key(4096, "Tokens of a micro-batch, which bounds memory.")
     precision: str = _key("auto", "auto, fp32 or bf16; auto is bf16 on a GPU, fp32 on a CPU.")
@@ -86,6 +86,10 @@ class Recipe:
     def short_steps(self) -> int:
         """How many of the first steps are at the short length."""
         return round(self.steps * self.short_share) if self.short_length else 0
+
+    def length_at(self, step: int) -> int:
+        """Most tokens of a sequence in the step of that number, from 0."""
+        return self.short_length if step < self.short_steps else self.length
 
     def differing(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """The keys that decide what is computed and in which two recipes differ, with both values."""
