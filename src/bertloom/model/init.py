@@ -37,8 +37,9 @@ def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
                 if pad is not None:
                     part.word.weight[pad] = 0
         if isinstance(part, Encoder):
-            for layer in part.layers[: len(part.layers) // 2]:
-                _look_at_neighbours(layer.attention)
+            attentions = [one for one in part.modules() if isinstance(one, Attention)]
+            for attention in attentions[: len(attentions) // 2]:
+                _look_at_neighbours(attention)
 
 
 def _draw(weight: Tensor, std: float) -> None:
@@ -59,9 +60,10 @@ def _look_at_neighbours(attention: Attention) -> None:
     for head in range(attention.heads):
         distance = (head // 2 + 1) * (-1, 1)[head % 2]
         angle = distance * _waves(width)[: columns // 2]
-        sin, cos = angle.sin(), angle.cos()
-        turn = torch.stack([cos, sin, -sin, cos], -1).view(-1, 2, 2)
-        query[head, :columns, :columns] += torch.block_diag(*turn)
+        sin = angle.sin().diag()
+        turn = angle.cos().repeat_interleave(2).diag()
+        turn[::2, 1::2], turn[1::2, ::2] = sin, -sin
+        query[head, :columns, :columns] += turn
         key[head, :columns, :columns] += torch.eye(columns)
 
 
