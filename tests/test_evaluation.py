@@ -101,7 +101,7 @@ def test_files_without_pairs(tmp_path: Path) -> None:
 
 def test_texts_that_cannot_be_scored(model: Model) -> None:
     for text, count in (("", 0), ("cat " * 60, 120)):
-        with pytest.raises(InputError, match=f"text 2 has {count} tokens, 1 to 48 allowed"):
+        with pytest.raises(InputError, match=f"text of {count} tokens, 1 to 48 allowed"):
             pseudo_log_likelihoods(model.encoder, model.head("mlm"), model.tokenizer, ["cat", text])  # type: ignore[arg-type]
 
 

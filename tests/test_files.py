@@ -41,7 +41,13 @@ def test_existing_output_is_refused_and_an_empty_folder_is_not(tmp_path: Path) -
     with pytest.raises(InputError, match="not written over"):
         refuse_existing(full)
     refuse_existing(empty)
-    assert not empty.exists()
+    assert empty.is_dir(), "it is the user's until there is something to put in its place"
+    with whole_folder(empty) as folder:
+        (folder / "x").touch()
+    assert (empty / "x").is_file()
+    with pytest.raises(InputError, match="not written over"), whole_folder(empty) as folder:
+        (folder / "y").touch()
+    assert [file.name for file in empty.iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"{", "is not JSON"), (b"\xff", "not UTF-8"), (None, "no such file")])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import transformers
 
 import bertloom
 from bertloom.corpus import Corpus
+from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing
 from bertloom.files import sha256
@@ -114,6 +116,57 @@ def test_a_truncated_checkpoint_falls_back_and_says_so(alone: Path, corpus: Corp
     assert weights(tmp_path / "run") == weights(alone)
 
 
+def test_every_checkpoint_damaged_is_said_each_time_and_nothing_goes(corpus: Corpus, tmp_path: Path) -> None:
+    pretrain(recipe(corpus, tmp_path / "run"), watch=stop_after(6))
+    damaged = next((tmp_path / "run").glob("checkpoint-*7")) / "state" / "optimizer.safetensors"
+    for folder in (tmp_path / "run").glob("checkpoint-*5"):
+        (folder / "state" / "step.json").write_text("{}")
+    damaged.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(InputError, match="every checkpoint is damaged"):
+            pretrain(recipe(corpus, tmp_path / "run"), warn=lambda message: None)
+    assert damaged.is_file()
+
+
+def test_a_link_left_behind_by_a_kill_is_set_right(alone: Path, corpus: Corpus) -> None:
+    (alone / "model").unlink()
+    (alone / "model").symlink_to("checkpoint-00000010/model", target_is_directory=True)
+    (alone / ".checkpoint-00000099.1.part").mkdir()
+    assert pretrain(recipe(corpus, alone))
+    assert os.readlink(alone / "model") == "checkpoint-00000012/model"
+    assert not list(alone.glob("*.part"))
+
+
+def test_another_corpus_in_the_same_place_is_refused(
+    corpus: Corpus, text_file: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus.path, tmp_path / "c")
+    given = recipe(corpus, tmp_path / "run", corpus=str(tmp_path / "c"))
+    pretrain(given, watch=stop_after(3))
+    shutil.rmtree(tmp_path / "c")
+    prepare([text_file, text_file], tokenizer_folder, tmp_path / "c", held_out=0.1)
+    with pytest.raises(InputError, match="the run was on another text"):
+        pretrain(given)
+
+
+def test_a_held_out_part_that_cannot_be_measured_is_said_before_the_work(
+    text_file: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    made = prepare([text_file], tokenizer_folder, tmp_path / "c", held_out=0.003)
+    assert Corpus(made.path / "held-out").manifest["documents"] == 1
+    with pytest.raises(InputError, match="held-out: one document, at least two needed"):
+        pretrain(recipe(made, tmp_path / "run"))
+
+
+def test_a_start_brings_its_size_and_the_recipe_its_dropout(alone: Path, corpus: Corpus, tmp_path: Path) -> None:
+    given = recipe(corpus, tmp_path / "run", model="", start=str(alone), dropout=0.3, steps=1)
+    assert pretrain(given)
+    config = bertloom.load(tmp_path / "run").config
+    assert (config.hidden_size, config.hidden_dropout_prob) == (128, 0.3)
+    with pytest.raises(InputError, match="model: 'tiny' given beside start"):
+        pretrain(replace(given, model="tiny", output=str(tmp_path / "other")))
+
+
 KILLED = """
 import sys
 from bertloom.pretraining import pretrain
@@ -160,7 +213,7 @@ def test_mlm_alone_on_single_segments(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_going_on_from_another_model(alone: Path, corpus: Corpus, tmp_path: Path) -> None:
-    run = Run(recipe(corpus, tmp_path / "run", start=str(alone)), lambda message: None)
+    run = Run(recipe(corpus, tmp_path / "run", model="", start=str(alone)), lambda message: None)
     want = bertloom.load(alone).state()
     assert all((value == want[name]).all() for name, value in run.encoder.state_dict().items())
     assert all((value == want[name]).all() for name, value in run.objective.state_dict().items())
@@ -196,7 +249,7 @@ def test_what_cannot_be_run(alone: Path, corpus: Corpus, tmp_path: Path, minilm:
     refused("is the run of another recipe .seed: 4 given, the run has 3", output=alone, seed=4)
     refused("examples of length 48, at least batch_size", batch_size=100_000)
     refused("length: 600 given, at most 512", length=600)
-    refused("corpus was prepared with vocabulary", start=str(minilm))
+    refused("corpus was prepared with vocabulary", start=str(minilm), model="")
     refused("no prepared corpus", corpus=str(tmp_path))
     refused("corpus: none given", corpus="")
     refused("did you mean 'tiny'", model="tinyy")

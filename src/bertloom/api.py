@@ -21,7 +21,7 @@ from bertloom.example import Example
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import LanguageHead
 from bertloom.model.packed import by_tokens, pack
-from bertloom.text.tokenizer import Tokenizer
+from bertloom.text.tokenizer import FILES, Tokenizer
 
 TOKENS_AT_ONCE = 8192
 HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
@@ -120,6 +120,9 @@ class Model:
         if top < 1:
             raise InputError(f"top: {top} given, at least 1 allowed")
         head = self.head("mlm")
+        (ids,), most = self.tokenizer.ids([text]), self.config.max_position_embeddings - 2
+        if len(ids) > most:
+            raise InputError(f"text of {len(ids):,} tokens, at most {most} allowed: {text[:40]!r}…")
         (example,) = self.examples([text])
         places = np.flatnonzero(example.input_ids == self.tokenizer.special.mask)
         if not len(places):
@@ -181,5 +184,7 @@ def load(model: str | Path) -> Model:
     heads = nn.ModuleDict({name: make(config) for name, make in HEADS.items() if name in parts})
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in HEADS}, folder)
     hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in HEADS}, folder)
-    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
-    return Model(encoder, heads, Tokenizer.load(folder) if has_tokenizer else None, others, folder, unread)
+    tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in FILES) else None
+    if tokenizer is not None and len(tokenizer) > config.vocab_size:
+        raise InputError(f"tokenizer of {len(tokenizer):,} tokens, embeddings for {config.vocab_size:,}", folder)
+    return Model(encoder, heads, tokenizer, others, folder, unread)

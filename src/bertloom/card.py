@@ -32,11 +32,24 @@ class Training:
 
 def model_card(config: EncoderConfig, fills: bool, training: Training | None = None) -> str:
     """Markdown with YAML front matter; `fills` is whether the model has a masked-language head."""
+    from huggingface_hub import EvalResult, ModelCardData
+
     task = "fill-mask" if fills else "feature-extraction"
-    layers, width = config.num_hidden_layers, config.hidden_size
+    name = f"A BERT of {config.num_hidden_layers} layers and width {config.hidden_size}"
+    measured = [
+        EvalResult(
+            task_type=task, dataset_type="text", dataset_name="held-out documents", metric_type=kind,
+            metric_name=f"{part.upper()} {kind}", metric_value=round(getattr(one, kind), 4),
+        )
+        for part, one in (training.measures.items() if training else ())
+        for kind in ("loss", "accuracy")
+    ]  # fmt: skip
+    data = ModelCardData(library_name="transformers", pipeline_tag=task, tags=["bert", "bertloom"])
+    if measured:
+        data.model_name, data.eval_results = name, measured
     parts = [
-        f"---\nlibrary_name: transformers\npipeline_tag: {task}\ntags: [bert, bertloom, {task}]\n---\n",
-        f"# A BERT of {layers} layers and width {width}\n",
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {name}\n",
         *(_of_training(config, training) if training else []),
         "## How to load\n",
         '```python\nimport bertloom\n\nmodel = bertloom.load("this-folder")\nmodel.encode(["a text"])',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -33,7 +34,7 @@ class EncoderConfig:
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < (field.name != "num_hidden_layers")):
                 raise InputError(f"{field.name}: {value!r} given, a whole number from 1 allowed")
-            if field.type == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            if field.type == "float" and (type(value) not in (int, float) or not math.isfinite(value)):
                 raise InputError(f"{field.name}: {value!r} given, a number allowed")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
@@ -41,14 +42,16 @@ class EncoderConfig:
                 f"({self.num_attention_heads}) allowed"
             )
         if self.hidden_act not in ACTIVATIONS:
-            raise InputError(f"hidden_act: {nearest(self.hidden_act, ACTIVATIONS)}")
+            raise InputError(f"hidden_act: {nearest(str(self.hidden_act), ACTIVATIONS)}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)} given, from 0 to under 1 allowed")
         for name in ("initializer_range", "layer_norm_eps"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name}: {getattr(self, name)} given, above 0 allowed")
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+        if self.pad_token_id is not None and (
+            type(self.pad_token_id) is not int or not 0 <= self.pad_token_id < self.vocab_size
+        ):
             raise InputError(f"pad_token_id: {self.pad_token_id} given, under vocab_size ({self.vocab_size}) allowed")
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -12,6 +13,18 @@ class InputError(ValueError):
     def __init__(self, message: str, where: object = None, line: int | None = None):
         place = "" if where is None else f"{where}: " if line is None else f"{where}:{line}: "
         super().__init__(f"{place}{message}")
+
+
+@contextmanager
+def blaming(where: object, what: str = "is damaged") -> Iterator[None]:
+    """Whatever a library makes of a bad file becomes the user's, in one line; for the borders where files are read."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = str(error).strip().splitlines() or [""]
+        raise InputError(f"{what}: {type(error).__name__} {said[0]}".rstrip(), where) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

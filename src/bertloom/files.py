@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bertloom.errors import InputError
+
+TAKEN = "is there already and is not written over; give another --output or remove it"
 
 
 def flush(path: Path) -> None:
@@ -24,15 +28,34 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
+def _said_by_the_system(path: Path) -> Iterator[None]:
+    """Libraries in Rust tell of a full disk in errors of their own; all of them become `OSError` with a path."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        told = re.search(r"os error (\d+)", str(error))
+        if number is None and told:
+            number = int(told[1])
+        if number is None:
+            raise
+        if number in (errno.ENOTEMPTY, errno.EEXIST) and path.exists():
+            raise InputError(TAKEN, path) from None
+        named = isinstance(error, OSError) and error.filename
+        raise OSError(number, os.strerror(number), str(named or path)) from error
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place in one step if nothing goes wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield beside
-        flush(beside)
-        os.replace(beside, path)
-        flush(path.parent)
+        with _said_by_the_system(path):
+            yield beside
+            flush(beside)
+            os.replace(beside, path)
+            flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -45,22 +68,31 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        yield beside
-        for file in sorted(beside.rglob("*")):
-            flush(file)
-        flush(beside)
-        os.rename(beside, path)
-        flush(path.parent)
+        with _said_by_the_system(path):
+            yield beside
+            for file in sorted(beside.rglob("*")):
+                flush(file)
+            flush(beside)
+            os.rename(beside, path)
+            flush(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def refuse_existing(path: Path) -> None:
     """Raise if an output folder holds something already: nothing is ever written over."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError("is there already and is not written over; give another --output or remove it", path)
-    if path.is_dir():
-        path.rmdir()
+    if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+        raise InputError(TAKEN, path)
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise InputError("is a file, a folder needed to write in", parent)
+            break
+
+
+def remains(folder: Path) -> list[Path]:
+    """What writers that were killed left half done in a folder."""
+    return sorted(folder.glob(".*.part"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,6 +111,8 @@ def read_json(path: Path) -> Any:
         raise InputError("is not UTF-8", path) from None
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"is not JSON: {error}", path) from None
 
 
 def sha256(path: Path) -> str:

@@ -7,16 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bertloom.config import EncoderConfig
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.files import read_json, write_json
 
 # Ours: the names whose tensors, end to end along the first dimension, make it. `{}` is the layer's number.
@@ -122,24 +121,18 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     if single.is_file():
         return _modern(_safetensors(single))
     if index.is_file():
-        files = sorted(set(read_json(index)["weight_map"].values()))
+        with blaming(index):
+            files = sorted(set(read_json(index)["weight_map"].values()))
         return _modern({key: tensor for name in files for key, tensor in _safetensors(folder / name).items()})
     if old.is_file():
-        try:
+        with blaming(old, "is damaged or holds more than weights, and code is never run"):
             return _modern(torch.load(old, map_location="cpu", weights_only=True))
-        except UnpicklingError:
-            raise InputError("holds more than weights, and code is never run", old) from None
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
-            raise InputError(f"is damaged: {str(error).splitlines()[0]}", old) from None
     raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"is damaged: {error}", file) from None
+    with blaming(file), safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def _modern(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

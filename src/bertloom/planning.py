@@ -173,4 +173,7 @@ def parse_bytes(text: str) -> int:
     if not found:
         raise InputError(f"memory: {text!r} given, a number with KB, MB, GB or TB allowed")
     power = " KMGT".index(found[2].upper() or " ")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if not size:
+        raise InputError(f"memory: {text!r} given, above 0 allowed")
+    return size

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,13 +24,15 @@ from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import HELD_OUT
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
+from bertloom.files import remains
 from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train import checkpoint
-from bertloom.train.data import batches
+from bertloom.train.data import batches, require_epoch
 from bertloom.train.loop import Step, steps
+from bertloom.train.memory import give_back_memory
 from bertloom.train.metrics import Metrics, draw_curves
 from bertloom.train.optimizer import adamw, peak_rate, rate_at
 from bertloom.train.recipe import Recipe, read_recipe
@@ -49,9 +53,18 @@ class Run:
         self.corpus.require(self.tokenizer.fingerprint, "the tokenizer in it")
         aside = Path(recipe.corpus) / HELD_OUT
         self.held_out = Corpus(aside) if aside.is_dir() else None
+        if recipe.start and recipe.model:
+            raise InputError(f"model: {recipe.model!r} given beside start, which has a size of its own; one allowed")
+        if not recipe.start:
+            recipe = self.recipe = replace(recipe, model=recipe.model or "mini")
         self._claim_folder()
         self.config = self._config()
         self._build()
+        for place in (recipe.steps - 1, 0):
+            require_epoch(self.corpus, self.objective, recipe.length_at(place), recipe.batch_size)
+            if self.held_out:
+                # Now, and not when the first measure is due, with all the work before it.
+                self.objective.epoch(self.held_out, recipe.length_at(place))
         found = checkpoint.newest(self.folder, warn)
         self.first = self._resume(*found) if found else 0
 
@@ -63,7 +76,9 @@ class Run:
             if different:
                 said = "; ".join(f"{key}: {new!r} given, the run has {old!r}" for key, (new, old) in different.items())
                 raise InputError(f"is the run of another recipe ({said}); give another --output", self.folder)
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif os.path.lexists(self.folder) and not (
+            self.folder.is_dir() and set(self.folder.iterdir()) <= set(remains(self.folder))
+        ):
             raise InputError("is there and is no run; give another --output", self.folder)
 
     def _config(self) -> EncoderConfig:
@@ -71,7 +86,8 @@ class Run:
         if recipe.start:
             self.started: Model | None = load(recipe.start)
             self.corpus.require(self.started.tokenizer.fingerprint, recipe.start)
-            config = self.started.config
+            rate = recipe.dropout
+            config = replace(self.started.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
         else:
             self.started = None
             config = preset(
@@ -113,13 +129,17 @@ class Run:
             [*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay
         )
 
-    def _resume(self, step: int, folder: Path) -> int:
+    def _resume(self, manifest: dict[str, Any], folder: Path) -> int:
+        if manifest.get("corpus") != self.corpus.identity:
+            raise InputError(
+                "the run was on another text or vocabulary than is there now; give another --output", folder
+            )
         state, _ = hub.read_state(folder / "model", self.config)
         for module in (self.encoder, self.objective, self.idle):
             own = module.state_dict()
             hub.load_into(module, {name: state[name] for name in own}, folder)
         checkpoint.load_moments(self.optimizer, folder)
-        return step
+        return int(manifest["step"])
 
     @property
     def rate(self) -> Callable[[int], float]:
@@ -148,16 +168,23 @@ class Run:
         model = Model(self.encoder, heads, self.tokenizer, {}, self.folder)
         training = Training(self.recipe, self.corpus.manifest, measures, step, tokens)
         checkpoint.save(
-            self.folder, step, lambda folder: model.save(folder, training), self.optimizer, self.recipe.keep
-        )
+            self.folder, step, lambda folder: model.save(folder, training), self.optimizer, self.recipe.keep,
+            self.corpus.identity,
+        )  # fmt: skip
 
     def train(self, stopped: Callable[[], bool]) -> Iterator[tuple[Step, dict[str, Measure]]]:
         """Each step done, with held-out measures where it made them; metrics and checkpoints on the way."""
         recipe = self.recipe
         made = batches(self.corpus, self.objective, recipe, self.first)
         self.folder.mkdir(parents=True, exist_ok=True)
-        recipe.write(self.folder / "recipe.toml")
         with Metrics(self.folder, self.first, recipe.tensorboard) as metrics:
+            for left in remains(self.folder):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            recipe.write(self.folder / "recipe.toml")
+            if newest := checkpoint.at(self.folder, self.first):
+                # Killed between a checkpoint's rename and the next line, the link is one behind.
+                checkpoint.point(self.folder, newest)
+                self.draw(metrics.rows)
             tokens = sum(row.get("tokens", 0) for row in metrics.rows)
             loop = steps(
                 self.encoder, self.objective, self.optimizer, made,
@@ -179,6 +206,7 @@ class Run:
                 if saving:
                     self.save(done, measures, tokens)
                     self.draw(metrics.rows)
+                    give_back_memory()
                 yield step, measures
                 if last:
                     return
@@ -186,7 +214,7 @@ class Run:
     def draw(self, rows: list[dict[str, Any]]) -> None:
         """`curves.png` as it stands."""
         guesses = {name: one.loss for name, one in guessing(self.held_out or self.corpus, self.objective.names).items()}
-        title = f"{self.recipe.model}, {self.recipe.objective}, {len(self.tokenizer):,} words"
+        title = f"{self.recipe.model or self.recipe.start}, {self.recipe.objective}, {len(self.tokenizer):,} words"
         draw_curves(rows, self.folder / "curves.png", title, guesses)
 
 

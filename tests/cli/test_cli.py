@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import bz2
+import gzip
+import io
 import json
 import os
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from bertloom.cli import main
 from bertloom.corpus import Corpus
@@ -40,7 +43,7 @@ class Typed:
         code, out, err = self(*words)
         assert code == 2, err
         assert out == ""
-        (line,) = (line for line in err.splitlines() if line.strip())
+        (line,) = err.splitlines()
         assert line.startswith("bertloom: error: ")
         return line.removeprefix("bertloom: error: ")
 
@@ -149,6 +152,29 @@ BAD = [
     ("plan enormous", "model: unknown 'enormous'"),
     ("plan base --memory much", "memory: 'much'"),
     ("nonsense", "nonsense"),
+    ("prepare {t}/cut.txt.gz --tokenizer {c}/tokenizer --output {t}/x", "cut.txt.gz: cannot be read: EOFError"),
+    ("prepare {t}/cut.txt.zst --tokenizer {c}/tokenizer --output {t}/x", "cut.txt.zst: cannot be read: EOFError"),
+    ("prepare {t}/cut.txt.bz2 --tokenizer {c}/tokenizer --output {t}/x", "cut.txt.bz2: cannot be read: EOFError"),
+    ("prepare {t}/no.txt.gz --tokenizer {c}/tokenizer --output {t}/x", "no.txt.gz: cannot be read: BadGzipFile"),
+    ("prepare {t}/no.txt.zst --tokenizer {c}/tokenizer --output {t}/x", "no.txt.zst: cannot be read: ZstdError"),
+    ("prepare {t}/half.jsonl --tokenizer {c}/tokenizer --output {t}/x", "half.jsonl:1: field 'text' holds half"),
+    ("prepare {t}/deep.jsonl --tokenizer {c}/tokenizer --output {t}/x", "deep.jsonl:1: is not JSON"),
+    ("prepare {t}/small.txt --sizee 3 --tokenizer {c}/tokenizer --output {t}/x", "unknown option '--sizee'"),
+    ("prepare {t}/small.txt --tokenizer {t}/odd --output {t}/x", "tokenizer.json: is no tokenizer"),
+    ("prepare {t}/small.txt --tokenizer {c}/tokenizer --output {t}/small.txt/x", "small.txt: is a file"),
+    ("prepare {t}/small.txt --tokenizer {c}/tokenizer --output {t}/gone", "gone: is there already"),
+    ("prepare {t}/small.txt --tokenizer {c}/tokenizer --output {t}/" + 300 * "n", "File name too long"),
+    ("vocab {t}/small.txt --size 99999999999999999999 --output {t}/v", "size: 99999999999999999999 given"),
+    ("vocab {t}/small.txt --size 100 --min-frequency -1 --output {t}/v", "min_frequency: -1 given"),
+    ("pretrain --corpus {c} --output {t}/r --seed 18446744073709551616", "seed: 18446744073709551616 given"),
+    ("pretrain --corpus {c} --output {t}/r --clip inf", "clip: inf given"),
+    ("pretrain --corpus {c} --output {t}/r --dropout 0.999", "dropout: 0.999 given"),
+    ("pretrain --corpus {c} --output {t}/r --start {run} --model base", "model: 'base' given beside start"),
+    ("pretrain --corpus {t}/broken --output {t}/r", "manifest.json: is no corpus's manifest"),
+    ("pretrain {t}/later.toml", "later.toml:2: key unknown 'step'"),
+    ("evaluate {run} --suite blimp --data {t}/half.jsonl", "half.jsonl:1: is not JSON"),
+    ("plan tiny --steps -5", "steps: -5 given"),
+    ("plan tiny --memory 0", "memory: '0' given"),
 ]
 
 
@@ -161,21 +187,65 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "small.txt").write_text("a few words, said twice: a few words\n")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "bad.toml").write_text("\nstepz = 3\n")
+    (tmp_path / "later.toml").write_text("steps = 5\nstep = 4\n")
+    (tmp_path / "half.jsonl").write_text('{"text": "a \\ud800 b"}\n')
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "\n")
+    lines = os.urandom(4000).hex().encode() + b"\n"
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:-900])
+    (tmp_path / "cut.txt.bz2").write_bytes(bz2.compress(lines)[:-900])
+    (tmp_path / "cut.txt.zst").write_bytes(zstandard.compress(lines)[:-900])
+    for suffix in ("gz", "zst"):
+        (tmp_path / f"no.txt.{suffix}").write_text("plain text")
+    for name in ("odd", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "odd" / "tokenizer.json").write_text('{"model": {"vocab": 3}}')
+    (tmp_path / "broken" / "manifest.json").write_text("[]")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
     line = typed.refused(*words.format(c=corpus.path, t=tmp_path, run=run, minilm=minilm).split())
     assert said in line
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_full_disk_is_the_users_to_mend(
-    typed: Typed, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "v" / "tokenizer.json"))
+@pytest.mark.parametrize(
+    "words",
+    [
+        "vocab {text} --size 120 --output {t}/x",
+        "prepare {text} --tokenizer {c}/tokenizer --output {t}/x --workers 1",
+        "pretrain --corpus {c} --model tiny --steps 2 --batch-size 4 --length 16 --output {t}/x",
+    ],
+)
+def test_a_full_disk_is_the_users_to_mend(words: str, text_file: Path, corpus: Corpus, tmp_path: Path) -> None:
+    """A limit on the size of files stops the very writers that a full disk stops, in Python and in Rust."""
+    given = words.format(text=text_file, c=corpus.path, t=tmp_path)
+    command = f"ulimit -f 2; exec {sys.executable} -m bertloom {given}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("bertloom: error: ")
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
-    monkeypatch.setattr("bertloom.text.tokenizer.write_json", full)
-    assert "No space left on device" in typed.refused("vocab", text_file, "--size", 120, "--output", tmp_path / "v")
-    assert list(tmp_path.iterdir()) == []
+
+def test_text_from_standard_input(
+    typed: Typed, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"The cat meows.\nThe dog barks.\n")))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "stdin", text)
+    made = typed.json("prepare", "-", "--tokenizer", corpus.tokenizer_folder, "--output", tmp_path / "c")
+    assert made["sentences"] == 2
+
+
+def test_text_may_hold_what_looks_like_markup(typed: Typed, run: Path) -> None:
+    code, out, _ = typed("fill", run, "a [/b] [red] [MASK]")
+    assert code == 0
+    assert "a [/b] [red] [MASK]" in out
+
+
+def test_other_masks_stay_in_a_filled_text(typed: Typed, run: Path) -> None:
+    filled = typed.json("fill", run, "The [MASK] and the [MASK].")
+    assert all(one["text"].count("[MASK]") == 1 for candidates in filled["masks"] for one in candidates)
 
 
 def test_help_is_quick_and_brings_no_torch() -> None:

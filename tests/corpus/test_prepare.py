@@ -118,7 +118,7 @@ def test_damage_is_seen(text_file: Path, tokenizer_folder: Path, tmp_path: Path)
     with pytest.raises(InputError, match="damaged"):
         Corpus(tmp_path / "c")
     np.save(tokens, np.zeros(3, np.uint16))
-    with pytest.raises(InputError, match="holds 3 values"):
+    with pytest.raises(InputError, match=r"shape \(3,\)"):
         Corpus(tmp_path / "c")
     manifest = tmp_path / "c" / "manifest.json"
     manifest.write_text(json.dumps({"format": 99}))

@@ -24,9 +24,16 @@ def test_equal_to_tokenising_each_sentence(sentences: list[str], lowercase: bool
     assert bulk.separable
     for _ in range(2):
         tokens, lengths = bulk(sentences)
-        want = tokenizer.ids(sentences)
+        want = tokenizer.ids(sentences, special=False)
         assert lengths.tolist() == [len(ids) for ids in want]
         assert tokens.tolist() == [number for ids in want for number in ids]
+
+
+def test_special_tokens_written_out_in_a_text_are_ordinary_letters(tokenizer: Tokenizer) -> None:
+    tokens, _ = BulkEncoder(tokenizer, np.uint16)(["end [SEP] of [MASK] a [CLS] segment [PAD]"])
+    special = vars(tokenizer.special)
+    assert not {special[role] for role in ("sep", "mask", "cls", "pad")} & set(tokens.tolist())
+    assert special["mask"] in tokenizer.ids(["a [MASK]"])[0], "but who asks for a mask gets one"
 
 
 def test_memory_is_bounded(tokenizer: Tokenizer, monkeypatch: object) -> None:
@@ -48,4 +55,4 @@ def test_a_tokenizer_that_looks_across_spaces_is_not_cut(tokenizer_folder: Path)
     bulk = BulkEncoder(tokenizer, np.int32)
     assert not bulk.separable
     tokens, _ = bulk(["the cat meows"])
-    assert tokens.tolist() == tokenizer.ids(["the cat meows"])[0]
+    assert tokens.tolist() == tokenizer.ids(["the cat meows"], special=False)[0]

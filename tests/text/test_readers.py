@@ -54,6 +54,30 @@ def test_folders_globs_and_compressed_files(tmp_path: Path) -> None:
     assert documents(str(tmp_path / "**" / "*.gz"), str(tmp_path / "b*")) == [["a"], ["b"]]
 
 
+def test_endings_in_capitals_and_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "A.TXT").write_text("a")
+    assert documents(tmp_path) == [["a"]]
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"b\.txt: cannot be read"):
+        documents(tmp_path)
+
+
+def test_zstandard_of_several_frames_and_of_none(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt.zst"
+    file.write_bytes(zstandard.compress(b"one\n" * 50_000) + zstandard.compress(b"two\n"))
+    assert documents(file) == [["one"] * 50_000 + ["two"]]
+    file.write_bytes(b"")
+    assert documents(file) == []
+
+
+def test_bad_records_are_left_out_where_asked(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "good"}\nnonsense\n{"other": 1}\n{"text": "\\ud800"}\n{"text": "too"}\n')
+    counts = ReadCounts()
+    assert documents(file, on_bad="skip", counts=counts) == [["good"], ["too"]]
+    assert counts.mended == {"malformed record, left out": 3}
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"from\n\nstdin\n"))))  # type: ignore[arg-type]
     assert documents("-") == [["from"], ["stdin"]]

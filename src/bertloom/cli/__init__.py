@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
 
 from cyclopts import App, CycloptsError
@@ -32,6 +32,8 @@ for _name, _help in COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code: 0 done, 2 the user's mistake, 130 or 143 stopped by a signal."""
+    # Stopped by `kill`, a command leaves as by Ctrl-C, through every clean-up on its way.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
     except (InputError, CycloptsError) as error:
@@ -41,16 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EISDIR,
-        ):
-            fail(f"{error.filename or 'output'}: {os.strerror(error.errno)}")
-        raise
+        # A full disk, a folder without permission, a name too long: the machine's word on what the user gave.
+        if error.errno is None:
+            raise
+        fail(f"{error.filename or 'output'}: {os.strerror(error.errno)}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
@@ -58,5 +54,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fail(message: str) -> None:
     """Say what is wrong in one line and leave with exit code 2."""
-    print(f"bertloom: error: {message}", file=sys.stderr)
+    # File names may hold bytes that are no text.
+    print(f"bertloom: error: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
     sys.exit(2)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from bertloom.errors import InputError
 from bertloom.text.sources import ReadOptions
+
+
+def _no_flag(kind: Any, sources: Sequence[str]) -> None:
+    """A misspelt flag is none of the texts, though `-` is."""
+    for source in sources:
+        if source.startswith("-") and source != "-":
+            raise InputError(f"unknown option {source!r}; --help lists them, ./{source} is a file of that name")
+
+
+# Files, folders, globs, - for standard input.
+Texts = Annotated[list[str], Parameter(allow_leading_hyphen=True, validator=_no_flag)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,12 @@ def plan(
     from bertloom import planning
     from bertloom.cli.show import percent, print_json, print_table
     from bertloom.config import preset
+    from bertloom.errors import InputError
 
+    if steps < 1:
+        raise InputError(f"steps: {steps} given, at least 1 allowed")
     config = preset(model, **({} if vocab_size is None else {"vocab_size": vocab_size}))
-    made = planning.plan(config, length, batch, planning.parse_bytes(memory) if memory else None)
+    made = planning.plan(config, length, batch, None if memory is None else planning.parse_bytes(memory))
     said = made.to_dict()
     if json:
         print_json({"model": model, "length": length, "batch": batch, **said})

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Reading
+from bertloom.cli.options import Reading, Texts
 from bertloom.errors import InputError
 
 
 def prepare(
-    text: list[str],
+    text: Texts,
     *,
     tokenizer: Path,
     output: Path,

@@ -92,11 +92,11 @@ class Watcher:
         self.measures: dict[str, Any] = {}
 
     def __enter__(self) -> Watcher:
-        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if self.task is not None:
+            self.progress.stop()
 
     def __call__(self, run: Any, step: Any, measures: dict[str, Any]) -> None:
         """Show a step, and its held-out measures above the bar."""
@@ -108,6 +108,7 @@ class Watcher:
         losses = "  ".join(f"{name} {loss:.3f}" for name, loss in step.losses.items())
         said = f"{losses}  {self.speed:,.0f} tokens/s"
         if self.task is None:
+            self.progress.start()
             start = {"completed": run.first, "said": said}
             self.task = self.progress.add_task(f"{run.recipe.model}", total=run.recipe.steps, **start)
         self.progress.update(self.task, completed=self.done, said=said)

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 # Progress and remarks go to stderr, so that stdout holds results alone.
 remarks = Console(stderr=True, highlight=False)
@@ -37,11 +38,11 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; columns after the first are aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(Text(column), justify="right" if number else "left")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     results.print(table)
 
 
@@ -49,7 +50,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def reading_progress(what: str) -> Iterator[Any]:
     """A live line of megabytes read, given a `ReadCounts`."""
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.1f} MB"), TimeElapsedColumn())
-    with Progress(*columns, console=remarks, transient=True) as progress:
+    # Where nobody watches, a line that comes and goes would leave an empty one.
+    with Progress(*columns, console=remarks, transient=True, disable=not remarks.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda counts: progress.update(task, completed=counts.bytes / 1e6)
 

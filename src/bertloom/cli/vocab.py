@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Reading
+from bertloom.cli.options import Reading, Texts
 
 
 def vocab(
-    text: list[str],
+    text: Texts,
     *,
     size: int,
     output: Path,

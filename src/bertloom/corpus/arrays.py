@@ -6,6 +6,7 @@ S sentences, D documents, T tokens: `tokens` (T,), `word_starts` (T,) bool, `sen
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.lib.format as npy
 import numpy.typing as npt
 
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.example import Ints
 from bertloom.files import read_json
 
@@ -63,23 +64,40 @@ class Corpus:
         if not (self.path / "manifest.json").is_file():
             raise InputError("no prepared corpus there (no manifest.json); bertloom prepare makes one", self.path)
         self.manifest: dict[str, Any] = read_json(self.path / "manifest.json")
-        if self.manifest.get("format") != FORMAT:
-            raise InputError(f"corpus format {self.manifest.get('format')!r}, {FORMAT} allowed", self.path)
+        with blaming(self.path / "manifest.json", "is no corpus's manifest, prepare it again"):
+            if self.manifest.get("format") != FORMAT:
+                raise InputError(f"corpus format {self.manifest.get('format')!r}, {FORMAT} allowed", self.path)
+            self.special = {str(role): int(number) for role, number in self.manifest["vocabulary"]["special"].items()}
+            self.vocab_size = int(self.manifest["vocabulary"]["size"])
+            self.fingerprint = str(self.manifest["vocabulary"]["fingerprint"])
+            self.hashes = {name: str(self.manifest["arrays"][name]["sha256"]) for name in ARRAYS}
         self.tokens = self._open("tokens")
         self.word_starts = self._open("word_starts")
         self.sentences = self._open("sentences")
         self.documents = self._open("documents")
+        self._require_sound()
 
     def _open(self, name: str) -> npt.NDArray[Any]:
         file = self.path / f"{name}.npy"
-        want = self.manifest["arrays"][name]["length"]
-        try:
+        with blaming(file, "is damaged, prepare the corpus again"):
+            stated = self.manifest["arrays"][name]
             array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"is damaged, prepare the corpus again: {error}", file) from None
-        if len(array) != want:
-            raise InputError(f"holds {len(array):,} values, {want:,} in the manifest; prepare it again", file)
+            for what, given, want in (
+                ("shape", array.shape, (stated["length"],)),
+                ("type", str(array.dtype), stated["dtype"]),
+            ):
+                if given != want:
+                    raise InputError(f"{what} {given}, {want} in the manifest; prepare it again", file)
         return array
+
+    def _require_sound(self) -> None:
+        """Offsets go from 0 to the end of what they cut."""
+        for name, offsets, end in (
+            ("sentences", self.sentences, len(self.tokens)),
+            ("documents", self.documents, len(self.sentences) - 1),
+        ):
+            if not len(offsets) or offsets[0] != 0 or offsets[-1] != end:
+                raise InputError(f"offsets do not go from 0 to {end:,}; prepare it again", self.path / f"{name}.npy")
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
         return Corpus, (self.path,)
@@ -89,20 +107,15 @@ class Corpus:
         """(D+1,) token offsets of the documents."""
         return np.asarray(self.sentences[np.asarray(self.documents)], dtype=np.int64)
 
-    @property
-    def special(self) -> dict[str, int]:
-        """Ids of the special tokens by role."""
-        return dict(self.manifest["vocabulary"]["special"])
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens in the vocabulary."""
-        return int(self.manifest["vocabulary"]["size"])
-
     @cached_property
     def ordinary(self) -> Ints:
         """(V - specials,) every id that is not a special token's, for random replacement."""
         return np.setdiff1d(np.arange(self.vocab_size), list(self.special.values()))
+
+    @property
+    def identity(self) -> str:
+        """A hash of the text and the vocabulary, the same wherever and whenever they were prepared."""
+        return hashlib.sha256("".join([self.fingerprint, *self.hashes.values()]).encode()).hexdigest()[:32]
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -111,10 +124,9 @@ class Corpus:
 
     def require(self, fingerprint: str, whose: object) -> None:
         """Raise unless a tokenizer with this fingerprint made the corpus."""
-        mine = self.manifest["vocabulary"]["fingerprint"]
-        if mine != fingerprint:
+        if self.fingerprint != fingerprint:
             raise InputError(
-                f"corpus was prepared with vocabulary {mine[:12]}, {whose} has {fingerprint[:12]}; "
+                f"corpus was prepared with vocabulary {self.fingerprint[:12]}, {whose} has {fingerprint[:12]}; "
                 "prepare the text again with that tokenizer",
                 self.path,
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import multiprocessing
+import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -59,9 +61,9 @@ class Worker:
 
 def _start(folder: Path, language: str) -> None:
     # Each process is one core's work; the library's own threads would fight the other processes.
-    import os
-
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C reaches every process of the terminal; the one that reads the text ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Worker.current = Worker(folder, language)
 
 

@@ -83,7 +83,7 @@ class Attention(nn.Module):
         if weights is not None:
             weights.extend(attend.attention_weights(qkv[:, 0], qkv[:, 1], batch))
         rate = self.attention_rate * self.training
-        if x.is_cuda and not rate and read is None:
+        if x.is_cuda and not rate and read is None and qkv.dtype in (torch.float16, torch.bfloat16):
             mixed = attend.varlen_attention(qkv, batch)
         else:
             mixed = attend.attention(qkv, asked, attend.parts(batch, read), rate)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.text.sources import ReadCounts, ReadOptions, expand, extra, lines, open_bytes, plain_suffix
 
 PASSAGE_CHARACTERS = 200_000
@@ -39,7 +40,8 @@ def passages(
     """Every document of `sources` in order, as passages; empty documents do not appear."""
     options, counts = options or ReadOptions(), counts or ReadCounts()
     for source in expand(sources):
-        yield from _grouped(source, _paragraphs(source, options, counts))
+        with blaming(source, "cannot be read"):
+            yield from _grouped(source, _paragraphs(source, options, counts))
 
 
 def _grouped(source: str, paragraphs: Paragraphs) -> Iterator[Passage]:
@@ -63,7 +65,7 @@ def _grouped(source: str, paragraphs: Paragraphs) -> Iterator[Passage]:
 
 def _paragraphs(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraphs:
     if source.startswith("hf:"):
-        return _data_set(source, options)
+        return _data_set(source, options, counts)
     match options.format if options.format != "auto" else plain_suffix(source):
         case "jsonl" | ".jsonl" | ".ndjson":
             return _jsonl(source, options, counts)
@@ -129,23 +131,42 @@ def _book(source: str, numbered: Iterator[tuple[int, str]]) -> Paragraphs:
 def _jsonl(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraphs:
     with open_bytes(source) as stream:
         for number, line in lines(source, stream, options, counts):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"is not JSON: {error.msg}", source, number) from None
-            yield from _record(record, options.field, source, number)
+            if line.strip():
+                yield from _record(partial(json.loads, line), options, counts, source, number)
 
 
-def _record(record: Any, field: str, source: str, number: int) -> Paragraphs:
-    """One record as one document; its field's lines are paragraphs."""
-    if not isinstance(record, dict) or not isinstance(record.get(field), str):
-        given = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-        raise InputError(f"no text in field {field!r}, fields given: {given}; --field names another", source, number)
-    for paragraph in record[field].splitlines():
+def _record(read: Callable[[], Any], options: ReadOptions, counts: ReadCounts, source: str, number: int) -> Paragraphs:
+    """One record as one document; its field's lines are paragraphs. A bad one raises, or is left out and counted."""
+    try:
+        text = _text_of(read, options.field, source, number)
+    except InputError:
+        if options.on_bad == "error":
+            raise
+        counts.mended["malformed record, left out"] += 1
+        return
+    for paragraph in text.splitlines():
         yield number, paragraph
     yield number, None
+
+
+def _text_of(read: Callable[[], Any], field: str, source: str, number: int) -> str:
+    try:
+        record = read()
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON: {error.msg}", source, number) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}", source, number) from None
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        given = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
+        raise InputError(f"no text in field {field!r}, fields given: {given}; --field names another", source, number)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"field {field!r} holds half a surrogate pair, whole characters allowed", source, number
+        ) from None
+    return text
 
 
 def _parquet(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraphs:
@@ -164,10 +185,10 @@ def _parquet(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraph
             counts.bytes += batch.nbytes
             for text in batch.column(0).to_pylist():
                 row += 1
-                yield from _record({options.field: text}, options.field, source, row)
+                yield from _record(partial(dict, {options.field: text}), options, counts, source, row)
 
 
-def _data_set(source: str, options: ReadOptions) -> Paragraphs:
+def _data_set(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraphs:
     """`hf:NAME[:CONFIG][:SPLIT]`, streamed by the `datasets` library; the split is `train` unless named."""
     name, *rest = source.removeprefix("hf:").split(":")
     split = rest[-1] if rest else "train"
@@ -178,7 +199,7 @@ def _data_set(source: str, options: ReadOptions) -> Paragraphs:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(str(error).splitlines()[0], source) from None
     for number, record in enumerate(records, 1):
-        yield from _record(record, options.field, source, number)
+        yield from _record(partial(dict, record), options, counts, source, number)
 
 
 def _wikipedia(source: str, counts: ReadCounts) -> Paragraphs:
@@ -186,8 +207,10 @@ def _wikipedia(source: str, counts: ReadCounts) -> Paragraphs:
     with open_bytes(source) as stream:
         number = 0
         try:
-            for _, element in ElementTree.iterparse(stream):
-                if element.tag.rpartition("}")[2] != "page":
+            events = ElementTree.iterparse(stream, ("start", "end"))
+            _, root = next(events)
+            for event, element in events:
+                if event == "start" or element.tag.rpartition("}")[2] != "page":
                     continue
                 number += 1
                 text = element.findtext("{*}revision/{*}text") or ""
@@ -196,7 +219,8 @@ def _wikipedia(source: str, counts: ReadCounts) -> Paragraphs:
                     for paragraph in plain_wiki(text).splitlines():
                         yield number, paragraph
                     yield number, None
-                element.clear()
+                # The root would keep every page that was read, empty as it is.
+                root.clear()
         except ElementTree.ParseError as error:
             raise InputError(f"is not XML: {error}", source, error.position[0]) from None
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from bertloom.errors import InputError
 
@@ -37,8 +37,10 @@ class ReadOptions:
         for name in (self.encoding, self.fallback or self.encoding):
             try:
                 "".encode(name)
-            except LookupError:
+            except (LookupError, ValueError):
                 raise InputError(f"encoding: unknown {name!r}, a codec of Python's such as utf-8 allowed") from None
+        if self.max_line < 1:
+            raise InputError(f"max_line: {self.max_line} given, at least 1 allowed")
 
 
 @dataclass
@@ -65,7 +67,7 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
         if source == "-" or source.startswith("hf:") or path.is_file() or path.is_fifo():
             found.append(source)
         elif path.is_dir():
-            inside = [str(file) for file in sorted(path.rglob("*")) if file.is_file() and _known(file)]
+            inside = [str(file) for file in sorted(path.rglob("*")) if not file.is_dir() and _known(file)]
             if not inside:
                 raise InputError(f"folder without text, files ending in {' '.join(SUFFIXES)} allowed", source)
             found.extend(inside)
@@ -80,14 +82,14 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _known(file: Path) -> bool:
-    suffixes = [suffix for suffix in file.suffixes if suffix not in COMPRESSED]
-    return not file.name.startswith(".") and bool(suffixes) and suffixes[-1] in SUFFIXES
+    suffixes = [suffix for suffix in file.suffixes if suffix.lower() not in COMPRESSED]
+    return not file.name.startswith(".") and bool(suffixes) and suffixes[-1].lower() in SUFFIXES
 
 
 def plain_suffix(source: str) -> str:
     """The suffix that tells the format: `.txt` of `a.txt.gz`."""
-    suffixes = [suffix for suffix in Path(source).suffixes if suffix not in COMPRESSED]
-    return suffixes[-1] if suffixes else ""
+    suffixes = [suffix for suffix in Path(source).suffixes if suffix.lower() not in COMPRESSED]
+    return suffixes[-1].lower() if suffixes else ""
 
 
 def open_bytes(source: str) -> io.BufferedReader:
@@ -95,17 +97,50 @@ def open_bytes(source: str) -> io.BufferedReader:
     if source == "-":
         return cast(io.BufferedReader, sys.stdin.buffer)
     stream: object
-    match Path(source).suffix:
+    match Path(source).suffix.lower():
         case ".gz":
             stream = gzip.open(source)  # noqa: SIM115
         case ".bz2":
             stream = bz2.open(source)  # noqa: SIM115
         case ".zst":
-            decompressor = extra("zstandard", "data").ZstdDecompressor()
-            stream = decompressor.stream_reader(open(source, "rb"), closefd=True)  # noqa: SIM115
+            stream = _Zstandard(source)
         case _:
             return open(source, "rb")
     return io.BufferedReader(cast(io.RawIOBase, stream), 1 << 20)
+
+
+class _Zstandard(io.RawIOBase):
+    """The bytes of a Zstandard file's frames; the library's own reader takes a frame cut short for a whole one."""
+
+    def __init__(self, source: str):
+        self.start = extra("zstandard", "data").ZstdDecompressor().decompressobj
+        self.file = open(source, "rb")  # noqa: SIM115
+        self.frame, self.held, self.open = self.start(), b"", False
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with what comes next, 0 at the end."""
+        while not self.held:
+            read = (self.frame.unused_data if self.frame.eof else b"") or self.file.read(1 << 14)
+            if not read:
+                if self.open:
+                    raise EOFError("the last frame is cut short")
+                return 0
+            if self.frame.eof:
+                self.frame = self.start()
+            self.held = self.frame.decompress(read)
+            self.open = not self.frame.eof
+        size = min(len(buffer), len(self.held))
+        buffer[:size], self.held = self.held[:size], self.held[size:]
+        return size
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+        super().close()
 
 
 def lines(source: str, stream: BinaryIO, options: ReadOptions, counts: ReadCounts) -> Iterator[tuple[int, str]]:

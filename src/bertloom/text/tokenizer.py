@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.files import read_json, write_json
 
 # The special tokens by role, as BERT spells them; their order is that of a vocabulary we train.
@@ -84,22 +84,34 @@ class Tokenizer:
         given = read_json(file)
         if not isinstance(given, dict) or not isinstance(given.get("model"), dict) or "vocab" not in given["model"]:
             raise InputError("is no tokenizer: no model with a vocab in it", file)
-        return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file))
+        with blaming(file, "is no tokenizer"):
+            return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file))
+
+    @cached_property
+    def _size(self) -> int:
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     def __len__(self) -> int:
-        return int(self.backend.get_vocab_size())
+        """One more than the largest id; ids without a token count, as the embeddings have rows for them."""
+        return self._size
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens."""
+    def ids(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """The ids of each text, without `[CLS]` and `[SEP]` around it.
+
+        `special` is whether `[MASK]` and its like, written out in a text, are those tokens or ordinary letters.
+        """
+        self.backend.encode_special_tokens = not special
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
-        return [str(self.backend.id_to_token(int(number))) for number in ids]
+        return [self.backend.id_to_token(int(number)) or "" for number in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens left out."""
-        return str(self.backend.decode([int(number) for number in ids]))
+        """The text of ids, special tokens left out but for `[MASK]`."""
+        special = set(vars(self.special).values()) - {self.special.mask}
+        kept = [int(number) for number in ids if int(number) not in special]
+        return str(self.backend.decode(kept, skip_special_tokens=False))
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -121,7 +133,7 @@ class Tokenizer:
     def save(self, folder: Path, longest: int = 512) -> None:
         """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which `transformers` opens."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self.vocabulary), encoding="utf-8")
         normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
         write_json(
@@ -151,6 +163,8 @@ def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
         vocabulary[token] = number - 1
     beside = file.with_name("tokenizer_config.json")
     settings = read_json(beside) if beside.is_file() else {}
+    if not isinstance(settings, dict):
+        raise InputError("is not a JSON object", beside)
     lowercase = settings.get(
         "do_lower_case", not any(token.isalpha() and token != token.lower() for token in vocabulary)
     )

@@ -17,7 +17,7 @@ from bertloom.text.tokenizer import LONGEST_WORD, SPECIAL, Tokenizer, word_piece
 
 # Characters are kept, the most frequent first, until they make up this share of the text; the rest read as [UNK].
 COVERAGE = 0.9999
-SMALLEST = 64
+SMALLEST, LARGEST = 64, 1 << 31
 
 
 def count_words(texts: Iterable[str], lowercase: bool, strip_accents: bool) -> Counter[str]:
@@ -61,8 +61,10 @@ def train_vocabulary(
     min_frequency: int = 2,
 ) -> Tokenizer:
     """A WordPiece vocabulary of exactly `size` tokens; raises where the text supports no such number."""
-    if size < SMALLEST:
-        raise InputError(f"size: {size} given, at least {SMALLEST} allowed")
+    if not SMALLEST <= size < LARGEST:
+        raise InputError(f"size: {size} given, {SMALLEST} to {LARGEST - 1:,} allowed")
+    if not 0 <= min_frequency < LARGEST:
+        raise InputError(f"min_frequency: {min_frequency} given, 0 to {LARGEST - 1:,} allowed")
     words = count_words(texts, lowercase, strip_accents)
     if not words:
         raise InputError("no words in the text, at least one needed")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.files import flush, read_json, sha256, whole_folder, write_json
 
 PREFIX = "checkpoint-"
@@ -19,25 +19,37 @@ MANIFEST = "state/step.json"
 
 
 def save(
-    run: Path, step: int, write_model: Callable[[Path], None], optimizer: torch.optim.Optimizer, keep: int
+    run: Path,
+    step: int,
+    write_model: Callable[[Path], None],
+    optimizer: torch.optim.Optimizer,
+    keep: int,
+    corpus: str = "",
 ) -> Path:
-    """Save the state after `step` steps; earlier checkpoints beyond the newest `keep` go."""
+    """Save the state after `step` steps; earlier checkpoints beyond the newest `keep` go, and damaged later ones.
+
+    `corpus` is what the data order goes by; a resume compares it.
+    """
     target = run / f"{PREFIX}{step:08d}"
+    if damaged := at(run, step):
+        shutil.rmtree(damaged)
     with whole_folder(target) as folder:
         (folder / "state").mkdir()
         write_model(folder / "model")
         save_file(_moments(optimizer), folder / "state" / "optimizer.safetensors")
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         hashes = {str(file.relative_to(folder)): sha256(file) for file in files}
-        write_json(folder / MANIFEST, {"step": step, "torch": torch.__version__, "files": hashes})
-    _point(run / "model", Path(target.name) / "model")
-    for old in all_in(run)[keep:]:
+        write_json(folder / MANIFEST, {"step": step, "torch": torch.__version__, "corpus": corpus, "files": hashes})
+    point(run, target)
+    found = all_in(run)
+    for old in [*found[: found.index(target)], *found[found.index(target) + keep :]]:
         shutil.rmtree(old)
     return target
 
 
-def _point(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to `target` in one step."""
+def point(run: Path, checkpoint: Path) -> None:
+    """Make `RUN/model` a symbolic link to the model of a checkpoint, in one step."""
+    link, target = run / "model", Path(checkpoint.name) / "model"
     beside = link.with_name(f".{link.name}.{os.getpid()}.part")
     beside.unlink(missing_ok=True)
     beside.symlink_to(target, target_is_directory=True)
@@ -45,20 +57,28 @@ def _point(link: Path, target: Path) -> None:
     flush(link.parent)
 
 
+def at(run: Path, step: int) -> Path | None:
+    """The checkpoint after that many steps, if it is there."""
+    folder = run / f"{PREFIX}{step:08d}"
+    return folder if folder.is_dir() else None
+
+
 def all_in(run: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
     return sorted(run.glob(f"{PREFIX}[0-9]*"), reverse=True)
 
 
-def newest(run: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
-    """The newest checkpoint whose every file is as written, and its step; damaged ones are named and passed over."""
+def newest(run: Path, warn: Callable[[str], None]) -> tuple[dict[str, Any], Path] | None:
+    """The newest checkpoint whose every file is as written, and its manifest; damaged ones are named and passed over.
+
+    Nothing is removed: what cannot be read today may be read tomorrow, on another machine.
+    """
     found = all_in(run)
     for folder in found:
         fault = damage(folder)
         if fault is None:
-            return int(read_json(folder / MANIFEST)["step"]), folder
+            return read_json(folder / MANIFEST), folder
         warn(f"{fault}; going back to the checkpoint before it")
-        shutil.rmtree(folder)
     if found:
         raise InputError("every checkpoint is damaged; remove the run to begin again", run)
     return None
@@ -67,15 +87,15 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files, if anything."""
     try:
-        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        with blaming(folder / MANIFEST):
+            manifest: dict[str, Any] = read_json(folder / MANIFEST)
+            files, _ = dict(manifest["files"]), int(manifest["step"])
+        for name, hexadecimal in files.items():
+            with blaming(folder / name):
+                if sha256(folder / name) != hexadecimal:
+                    raise InputError("is damaged or truncated", folder / name)
     except InputError as error:
         return str(error)
-    for name, hexadecimal in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            return f"{file}: missing"
-        if sha256(file) != hexadecimal:
-            return f"{file}: damaged or truncated"
     return None
 
 

@@ -25,33 +25,40 @@ def micro_batches(examples: list[Example], budget: int) -> list[Batch]:
     return [pack(examples[part]) for part in by_tokens([len(example) for example in examples], budget)]
 
 
-class StepBatches(Dataset[list[Batch]]):
-    """The micro-batches of every step, by its number."""
+class StepExamples(Dataset[list[Example]]):
+    """The examples of every step, by its number; packed by who trains, since tensors would cross between processes
+    as open files, and a system's limit of those is soon reached."""
 
     def __init__(self, corpus: Corpus, objective: Any, recipe: Recipe):
         self.corpus, self.objective, self.recipe = corpus, objective, recipe
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        examples = [
+    def __getitem__(self, step: int) -> list[Example]:
+        return [
             self.objective.example(self.corpus, draw_of(self.recipe, step, place))
             for place in range(self.recipe.batch_size)
         ]
-        return micro_batches(examples, self.recipe.micro_tokens)
+
+
+def require_epoch(corpus: Corpus, objective: Any, length: int, batch_size: int) -> None:
+    """Raise unless a corpus has examples for one batch."""
+    epoch = objective.epoch(corpus, length)
+    if epoch < batch_size:
+        raise InputError(
+            f"corpus of {epoch} examples of length {length}, at least batch_size ({batch_size}) needed", corpus.path
+        )
 
 
 def batches(corpus: Corpus, objective: Any, recipe: Recipe, first: int) -> Iterator[list[Batch]]:
     """The micro-batches of steps `first` to the last, in order, the same for any number of workers."""
-    epoch = objective.epoch(corpus, recipe.length)
-    if epoch < recipe.batch_size:
-        raise InputError(
-            f"corpus of {epoch} examples of length {recipe.length}, at least batch_size ({recipe.batch_size}) needed",
-            corpus.path,
-        )
-    return iter(
-        DataLoader(
-            StepBatches(corpus, objective, recipe),
-            sampler=range(first, recipe.steps),
-            batch_size=None,
-            num_workers=recipe.workers,
-        )
+    examples = DataLoader(
+        StepExamples(corpus, objective, recipe),
+        sampler=range(first, recipe.steps),
+        batch_size=None,
+        collate_fn=_as_they_are,
+        num_workers=recipe.workers,
     )
+    return (micro_batches(step, recipe.micro_tokens) for step in examples)
+
+
+def _as_they_are(examples: list[Example]) -> list[Example]:
+    return examples

@@ -10,6 +10,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MOST = (1 << 31) - 1
 
 
+def give_back_memory() -> None:
+    """Return what is free to the system, between two steps: what a measure or a checkpoint took is not needed soon."""
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Have large tensors reuse freed memory instead of fresh pages, which a step would fault in one by one.
 

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 from bertloom.errors import InputError
 from bertloom.files import whole_file
 
+# Unix alone has it.
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
-def read_metrics(path: Path, until: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a metrics file, up to and with step `until`; half a line at a killed run's end is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    return [row for row in rows if until is None or row["step"] <= until]
+
+def read_metrics(file: BinaryIO, until: int | None = None) -> tuple[list[dict[str, Any]], int]:
+    """The lines of an open metrics file up to and with step `until`, and how many bytes they are.
+
+    Half a line at a killed run's end is left out.
+    """
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(line)
+            if until is not None and row["step"] > until:
+                break
+        except (ValueError, KeyError, TypeError):
+            raise InputError("is no line of metrics", file.name, number) from None
+        rows.append(row)
+        size += len(line)
+    return rows, size
 
 
 class Metrics:
@@ -26,16 +42,18 @@ class Metrics:
 
     def __init__(self, run: Path, resumed: int, tensorboard: bool):
         self.path = run / "metrics.jsonl"
-        self.rows = read_metrics(self.path, resumed)
-        with whole_file(self.path) as beside:
-            beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        self.file: TextIO = self.path.open("a", encoding="utf-8")
+        # Opened before it is read, so that of two runs in one folder the second is told.
+        self.file = self.path.open("a+b")
+        _lock(self.file, run)
+        self.file.seek(0)
+        self.rows, size = read_metrics(self.file, resumed)
+        self.file.truncate(size)
         self.board = _board(run, resumed) if tensorboard else None
 
     def add(self, row: dict[str, Any]) -> None:
         """One line, on disk at once for whoever watches; every number goes to TensorBoard by its name."""
         self.rows.append(row)
-        self.file.write(json.dumps(row) + "\n")
+        self.file.write(json.dumps(row).encode() + b"\n")
         self.file.flush()
         if self.board:
             for name, value in _numbers(row):
@@ -48,6 +66,17 @@ class Metrics:
         self.file.close()
         if self.board:
             self.board.close()
+
+
+def _lock(file: BinaryIO, run: Path) -> None:
+    """Have the run's folder to ourselves until this process closes that path, here or elsewhere, or ends."""
+    if fcntl is None:
+        return
+    try:
+        # Not `flock`, whose lock a killed run's workers would hold for some seconds more.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError("another process is training in it; wait for it or give another --output", run) from None
 
 
 def _numbers(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:

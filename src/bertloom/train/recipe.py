@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,8 @@ from bertloom.files import whole_file
 
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("linear", "cosine", "constant")
+# Masks are bytes compared with 256 times the rate, which has to be under 256.
+MOST_DROPPED = 0.99
 
 
 def _key(default: Any, text: str, *, shapes: bool = True) -> Any:
@@ -27,7 +30,9 @@ class Recipe:
 
     corpus: str = _key("", "Folder made by `bertloom prepare`.")
     output: str = _key("", "Run folder; the same command again goes on from its newest checkpoint.", shapes=False)
-    model: str = _key("mini", "Size: tiny, mini, small, medium, base, large or a preset's full name.")
+    model: str = _key(
+        "", "Size: tiny, mini, small, medium, base, large or a preset's full name; mini, or that of --start."
+    )
     start: str = _key("", "Begin with the weights of this model instead of new ones.")
     objective: str = _key("mlm+nsp", "What is learned: mlm or mlm+nsp.")
     mask: str = _key("tokens", "What is hidden: tokens or whole words.")
@@ -61,6 +66,8 @@ class Recipe:
             allowed = (int, float) if kind is float else kind
             if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
                 raise InputError(f"{name}: {value!r} given, a {kind.__name__} allowed")
+            if kind is float and not math.isfinite(value):
+                raise InputError(f"{name}: {value!r} given, a finite number allowed")
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: {nearest(getattr(self, name), known)}")
@@ -72,13 +79,15 @@ class Recipe:
         for name, least in limits.items():
             if not getattr(self, name) >= least:
                 raise InputError(f"{name}: {getattr(self, name)} given, at least {least} allowed")
+        if self.seed >= 1 << 63:
+            raise InputError(f"seed: {self.seed} given, under 2**63 allowed")
         for name in ("warmup", "short_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: {getattr(self, name)} given, a share from 0 to 1 allowed")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout: {self.dropout} given, from 0 to under 1 allowed")
+        if not 0 <= self.dropout <= MOST_DROPPED:
+            raise InputError(f"dropout: {self.dropout} given, from 0 to {MOST_DROPPED} allowed")
         if self.short_length and not 8 <= self.short_length <= self.length:
             raise InputError(f"short_length: {self.short_length} given, from 8 to length ({self.length}) allowed")
 
@@ -117,12 +126,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
         given = tomllib.loads(text)
     except FileNotFoundError:
         raise InputError("no such file", path) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"is not TOML: {error}", path) from None
     known = [one.name for one in fields(Recipe)]
     for key in given:
         if key not in known:
-            line = next((n for n, one in enumerate(text.splitlines(), 1) if one.strip().startswith(key)), None)
+            parts = enumerate((one.partition("=")[0].strip(" \t[]\"'") for one in text.splitlines()), 1)
+            line = next((number for number, part in parts if part == key), None)
             raise InputError(f"key {nearest(key, known)}", path, line)
     return given
 
