@@ -113,6 +113,8 @@ class Theirs(Side):
             self.theirs, arguments, train_dataset=self.records, data_collator=collator, processing_class=tokenizer
         )
         self.trainer.create_optimizer()
+        # What `train()` would have set; we call its steps one by one, to stop by the clock.
+        self.trainer.current_gradient_accumulation_steps = 1
         self.data = self.forever()
 
     def forever(self) -> Any:

@@ -20,10 +20,9 @@ from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import LanguageHead
-from bertloom.model.packed import by_tokens, pack
+from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.text.tokenizer import FILES, Tokenizer
 
-TOKENS_AT_ONCE = 8192
 HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "mlm": LanguageHead,
     "nsp": lambda config: nn.Linear(config.hidden_size, 2),

@@ -18,11 +18,9 @@ from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import LanguageHead
-from bertloom.model.packed import by_tokens, pack
+from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
-
-TOKENS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertloom.config import EncoderConfig
+from bertloom.corpus.masks import SHARE
 from bertloom.errors import InputError
+from bertloom.model.kernels import LOGITS_AT_ONCE
 
-MASKED_SHARE = 0.15
 # What Python, torch and its libraries hold before any weight, and what the allocator keeps around tensors (measured).
 RUNTIME_BYTES = 400_000_000
-LOGITS_AT_ONCE = 1 << 25
 
 
 def parameters(config: EncoderConfig) -> dict[str, int]:
@@ -42,25 +42,25 @@ def parameters(config: EncoderConfig) -> dict[str, int]:
     }
 
 
-def flops_per_token(config: EncoderConfig, length: int) -> dict[str, float]:
+def flops_per_token(config: EncoderConfig, length: int, mask_share: float = SHARE) -> dict[str, float]:
     """Training FLOPs of one token (forward and twice that backward) by part; attention alone grows with the length."""
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     return {
         "linear": 3.0 * layers * (8 * width * width + 4 * width * inner),
         "attention": 3.0 * layers * 4 * length * width,
-        "head": 3.0 * MASKED_SHARE * (2 * width * width + 2 * width * config.vocab_size),
+        "head": 3.0 * mask_share * (2 * width * width + 2 * width * config.vocab_size),
     }
 
 
-def activation_bytes(config: EncoderConfig, tokens: int, length: int) -> int:
+def activation_bytes(config: EncoderConfig, tokens: int, length: int, mask_share: float = SHARE) -> int:
     """Bytes held between forward and backward of a micro-batch in fp32, and the logits at work in the head."""
     width, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     # Projections, mixed values, the two sums and norms, the inner layer before and after its activation, byte masks.
     layer = 4 * (8 * width + 2 * inner) + 2 * width + 5 * heads * max(length, 128)
     # The last layer's queries and feed-forward are there for the rows that are read alone.
-    last = 4 * 2 * width + MASKED_SHARE * (layer - 4 * 2 * width)
+    last = 4 * 2 * width + mask_share * (layer - 4 * 2 * width)
     embeddings = 4 * 2 * width + 5 * width
-    masked = int(MASKED_SHARE * tokens)
+    masked = int(mask_share * tokens)
     head = masked * 4 * 6 * width + 4 * min(LOGITS_AT_ONCE + config.vocab_size, masked * config.vocab_size)
     # Gradients of one layer's widest tensors on the way back.
     passing = 4 * tokens * (2 * inner + 4 * width)
@@ -78,6 +78,7 @@ class Plan:
     micro_batch: int
     memory: int
     flops_per_second: float
+    mask_share: float = SHARE
 
     @property
     def bytes(self) -> dict[str, int]:
@@ -89,7 +90,7 @@ class Plan:
             "weights": weights,
             "gradients": weights + spare,
             "optimizer": 2 * weights,
-            "activations": activation_bytes(self.config, self.micro_batch * self.length, self.length),
+            "activations": activation_bytes(self.config, self.micro_batch * self.length, self.length, self.mask_share),
             "runtime": RUNTIME_BYTES,
         }
         return {**parts, "total": sum(parts.values())}
@@ -97,7 +98,7 @@ class Plan:
     @property
     def tokens_per_second(self) -> float:
         """Training speed at the measured rate."""
-        return self.flops_per_second / sum(flops_per_token(self.config, self.length).values())
+        return self.flops_per_second / sum(flops_per_token(self.config, self.length, self.mask_share).values())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as one JSON object."""
@@ -106,8 +107,10 @@ class Plan:
         return {
             "parameters": parameters(self.config),
             "bytes": self.bytes,
-            "flops_per_token": flops_per_token(self.config, self.length),
-            "flops_per_token_by_length": {str(n): sum(flops_per_token(self.config, n).values()) for n in lengths},
+            "flops_per_token": flops_per_token(self.config, self.length, self.mask_share),
+            "flops_per_token_by_length": {
+                str(n): sum(flops_per_token(self.config, n, self.mask_share).values()) for n in lengths
+            },
             "micro_batch": self.micro_batch,
             "micro_tokens": self.micro_batch * self.length,
             "memory": self.memory,
@@ -117,16 +120,25 @@ class Plan:
         }
 
 
-def plan(config: EncoderConfig, length: int, batch: int, memory: int | None = None, rate: float | None = None) -> Plan:
+def plan(
+    config: EncoderConfig,
+    length: int,
+    batch: int,
+    memory: int | None = None,
+    rate: float | None = None,
+    mask_share: float = SHARE,
+) -> Plan:
     """The plan of a run with the largest micro-batch that fits in `memory` bytes (this machine's unless given)."""
     if not 8 <= length <= config.max_position_embeddings:
         raise InputError(f"length: {length} given, 8 to {config.max_position_embeddings} allowed")
     if batch < 1:
         raise InputError(f"batch: {batch} given, at least 1 allowed")
+    if not 0 < mask_share < 1:
+        raise InputError(f"mask_share: {mask_share} given, above 0 and under 1 allowed")
     memory = memory or available_memory()
 
     def of(micro: int) -> Plan:
-        return Plan(config, length, batch, micro, memory, rate or 1.0)
+        return Plan(config, length, batch, micro, memory, rate or 1.0, mask_share)
 
     if of(1).bytes["total"] > memory:
         raise InputError(
@@ -136,7 +148,7 @@ def plan(config: EncoderConfig, length: int, batch: int, memory: int | None = No
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if of(middle).bytes["total"] <= memory else (low, middle - 1)
-    return Plan(config, length, batch, low, memory, rate or measured_rate(config, length))
+    return Plan(config, length, batch, low, memory, rate or measured_rate(config, length), mask_share)
 
 
 def measured_rate(config: EncoderConfig, length: int) -> float:

@@ -123,6 +123,7 @@ def test_the_same_command_again_goes_on(typed: Typed, run: Path, corpus: Corpus)
     before = (run / "metrics.jsonl").read_bytes()
     assert typed(*words)[0] == 0
     assert (run / "metrics.jsonl").read_bytes() == before
+    assert typed.json(*words)["step"] == 6
 
 
 BAD = [

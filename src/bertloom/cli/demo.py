@@ -63,7 +63,7 @@ def demo(
     say(f"3/4  BERT-tiny learns masked words and next sentences, {steps:,} steps")
     recipe = Recipe(
         corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, length=64,
-        learning_rate=2e-3, warmup=0.1, mask_share=0.4, dropout=0.0,
+        learning_rate=3e-3, warmup=0.1, mask_share=0.4, dropout=0.0,
     )  # fmt: skip
     with Watcher() as watcher:
         if not pretrain(recipe, watch=watcher, warn=say):

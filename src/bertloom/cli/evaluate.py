@@ -68,7 +68,8 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
     guesses = guessing(corpus, list(measures))
     if json:
-        said = {name: {**asdict(one), "perplexity": one.perplexity} for name, one in measures.items()}
+        said = {name: asdict(one) for name, one in measures.items()}
+        said["mlm"]["perplexity"] = measures["mlm"].perplexity
         print_json(
             {
                 "corpus": str(folder),

@@ -14,6 +14,7 @@ def plan(
     batch: Annotated[int, Parameter(help="Sequences of a step.")] = 32,
     memory: Annotated[str | None, Parameter(help="Memory, as 16GB; what is free here unless given.")] = None,
     vocab_size: Annotated[int | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
+    mask_share: Annotated[float, Parameter(help="Share of the tokens that is hidden.")] = 0.15,
     steps: Annotated[int, Parameter(help="Steps the time is said for.")] = 1000,
     json: bool = False,
 ) -> None:
@@ -34,7 +35,9 @@ def plan(
     if steps < 1:
         raise InputError(f"steps: {steps} given, at least 1 allowed")
     config = preset(model, **({} if vocab_size is None else {"vocab_size": vocab_size}))
-    made = planning.plan(config, length, batch, None if memory is None else planning.parse_bytes(memory))
+    made = planning.plan(
+        config, length, batch, None if memory is None else planning.parse_bytes(memory), mask_share=mask_share
+    )
     said = made.to_dict()
     if json:
         print_json({"model": model, "length": length, "batch": batch, **said})

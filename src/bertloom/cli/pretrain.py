@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, make_dataclass
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -51,6 +51,7 @@ def pretrain(
     """
     from bertloom.cli.show import print_json, say
     from bertloom.pretraining import pretrain as run
+    from bertloom.train.metrics import read_metrics
 
     given = {name: value for name, value in vars(flags).items() if value is not None}
     chosen = resolved(recipe, given)
@@ -58,12 +59,15 @@ def pretrain(
     with watcher:
         finished = run(chosen, watch=watcher, warn=say)
     if json:
+        with (Path(chosen.output) / "metrics.jsonl").open("rb") as file:
+            rows, _ = read_metrics(file)
+        measures = [row["held_out"] for row in rows if "held_out" in row]
         print_json(
             {
                 "output": chosen.output,
                 "finished": finished,
-                "step": watcher.done,
-                "measures": watcher.measures,
+                "step": rows[-1]["step"],
+                "measures": measures[-1] if measures else {},
             }
         )
     elif finished:
@@ -89,7 +93,6 @@ class Watcher:
         self.task: Any = None
         self.done = 0
         self.speed = 0.0
-        self.measures: dict[str, Any] = {}
 
     def __enter__(self) -> Watcher:
         return self
@@ -113,6 +116,5 @@ class Watcher:
             self.task = self.progress.add_task(f"{run.recipe.model}", total=run.recipe.steps, **start)
         self.progress.update(self.task, completed=self.done, said=said)
         if measures:
-            self.measures = {name: asdict(one) for name, one in measures.items()}
             parts = [f"{name} loss {one.loss:.3f}, accuracy {percent(one.accuracy)}" for name, one in measures.items()]
             self.progress.console.print(f"step {self.done:,}  held out: {'; '.join(parts)}", markup=False)

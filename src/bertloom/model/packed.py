@@ -14,6 +14,8 @@ from bertloom.example import Example
 
 # Consecutive short sequences share one attention call up to this many tokens, told apart by a mask.
 BLOCK = 128
+# Tokens of a batch where nothing is kept for a gradient.
+TOKENS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)

@@ -143,4 +143,5 @@ def resolved(file: Path | None, flags: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe(**{**given, **flags})
     except InputError as error:
-        raise InputError(str(error), file) from None
+        # A flag stands over the file, and is blamed before it.
+        raise InputError(str(error), None if str(error).partition(":")[0] in flags else file) from None
