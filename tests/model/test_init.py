@@ -15,7 +15,7 @@ from tests.conftest import random_examples, small
 
 
 def test_new_weights_by_role() -> None:
-    config = small(num_hidden_layers=1)
+    config = small(num_hidden_layers=1, num_attention_heads=1)
     encoder, objective = Encoder(config), Combined(config)
     initialise(encoder, 0.05, config.pad_token_id)
     initialise(objective, 0.05)
@@ -52,7 +52,7 @@ def test_first_losses_are_those_of_guessing(name: str) -> None:
 
 
 @torch.no_grad()
-def test_the_lower_half_of_the_layers_begins_by_looking_at_neighbours() -> None:
+def test_half_the_heads_of_a_layer_begin_by_looking_at_neighbours() -> None:
     config = PRESETS["bert-mini"]
     torch.manual_seed(0)
     encoder = Encoder(config).eval()
@@ -65,10 +65,9 @@ def test_the_lower_half_of_the_layers_begins_by_looking_at_neighbours() -> None:
         weights = torch.stack([one[head] for one in trace[layer].attentions])
         return float(weights.diagonal(distance, 1, 2).mean())
 
-    for layer in (1, 2):
-        for head, distance in enumerate((-1, 1, -2, 2)):
+    for layer in (1, 2, 3, 4):
+        for head, distance in enumerate(((-1, 1), (-2, 2))[(layer - 1) % 2]):
             assert look(layer, head, distance) > 5 * look(layer, head, -distance), (layer, head)
             assert look(layer, head, distance) > 4 / 80
-    for layer in (3, 4):
-        for head in range(4):
+        for head in (2, 3):
             assert look(layer, head, 1) == pytest.approx(1 / 80, rel=0.3)

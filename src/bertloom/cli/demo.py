@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 SIZE = 4000
-STEPS = 2000
+STEPS = 4500
 MASKED = (
     "The state of the union is [MASK].",
     "We must protect the [MASK] of the United States.",
@@ -62,8 +62,8 @@ def demo(
         show_report(prepared.manifest)
     say(f"3/4  BERT-tiny learns masked words and next sentences, {steps:,} steps")
     recipe = Recipe(
-        corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, length=64,
-        learning_rate=3e-3, warmup=0.1, mask_share=0.4, dropout=0.0,
+        corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, batch_size=16,
+        learning_rate=1.5e-3, warmup=0.1, mask_share=0.25, dropout=0.0,
     )  # fmt: skip
     with Watcher() as watcher:
         if not pretrain(recipe, watch=watcher, warn=say):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,8 @@ def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
     """Matrices from a normal distribution of deviation `std` cut at two, biases 0, norms 1 (Devlin et al. 2019).
 
     Embeddings begin at about unit length, so that a step of the optimiser moves them by a small share, and the norm
-    before the tied output layer at ½, so that first logits stay small. Positions begin as sinusoids, and the lower
-    half of the layers looks at neighbours: a model that has to find attention's use first stands still meanwhile.
+    before the tied output layer at ½, so that first logits stay small. Positions begin as sinusoids, and half the
+    heads look at neighbours: a model that has to find attention's use first stands still meanwhile.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -37,9 +39,10 @@ def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
                 if pad is not None:
                     part.word.weight[pad] = 0
         if isinstance(part, Encoder):
-            attentions = [one for one in part.modules() if isinstance(one, Attention)]
-            for attention in attentions[: len(attentions) // 2]:
-                _look_at_neighbours(attention)
+            distances = cycle((-1, 1, -2, 2))
+            for attention in [one for one in part.modules() if isinstance(one, Attention)]:
+                # The other half stays free: pairs of sentences are compared by heads that look far.
+                _look_at_neighbours(attention, islice(distances, attention.heads // 2))
 
 
 def _draw(weight: Tensor, std: float) -> None:
@@ -47,18 +50,17 @@ def _draw(weight: Tensor, std: float) -> None:
 
 
 @torch.no_grad()
-def _look_at_neighbours(attention: Attention) -> None:
-    """Heads in turn ask for the token 1 before, 1 after, 2 before, 2 after and so on.
+def _look_at_neighbours(attention: Attention, distances: Iterable[int]) -> None:
+    """The first heads ask for the token that many places after, one head for each distance.
 
-    Each head compares the shortest waves of the positions, the asking side's turned by the distance. Trained models
+    Each compares the shortest waves of the positions, the asking side's turned by the distance. Trained models
     come to have such heads (Clark et al. 2019, §3.1); attention that begins like a trained one learns sooner (Trockman
     and Kolter 2023).
     """
     size, width = attention.head_size, attention.output.in_features
     columns = size // 2 * 2  # sines and cosines come in pairs
     query, key, _ = attention.qkv.weight.view(3, attention.heads, size, width)
-    for head in range(attention.heads):
-        distance = (head // 2 + 1) * (-1, 1)[head % 2]
+    for head, distance in enumerate(distances):
         angle = distance * _waves(width)[: columns // 2]
         sin = angle.sin().diag()
         turn = angle.cos().repeat_interleave(2).diag()
