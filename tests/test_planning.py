@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from bertloom.config import preset
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
-from bertloom.planning import flops_per_token, measured_rate, parse_bytes, plan
+from bertloom.planning import available_memory, flops_per_token, measured_rate, parse_bytes, plan
 
 
 def test_bytes() -> None:
@@ -20,6 +21,10 @@ def test_bytes() -> None:
     assert parse_bytes("123") == 123
     with pytest.raises(InputError, match="memory: 'lots' given"):
         parse_bytes("lots")
+
+
+def test_free_memory_is_some_and_no_more_than_there_is() -> None:
+    assert 10**8 < available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_attention_alone_grows_with_the_length() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bertloom.config import EncoderConfig
@@ -175,8 +177,15 @@ def measured_rate(config: EncoderConfig, length: int) -> float:
 
 
 def available_memory() -> int:
-    """Bytes this machine has free for a process."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes this machine can give a process, or all it has where it does not say; at most its container's limit."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path, pattern, unit in (
+        ("/proc/meminfo", r"MemAvailable:\s*(\d+) kB", 1024),
+        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),
+    ):
+        with suppress(OSError):
+            found += [int(number) * unit for number in re.findall(pattern, Path(path).read_text("ascii"))]
+    return min(found)
 
 
 def parse_bytes(text: str) -> int:

@@ -94,6 +94,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, tokenizer_folder: Path) ->
         ("one\n", {"held_out": 0.4}, "no document in"),
         ("one\n", {"held_out": 0.9}, "a share from 0 to 0.5"),
         ("one\n", {"workers": 0}, "at least 1"),
+        ("one\n", {"language": "English"}, "language: 'English' given, auto or a code"),
     ],
 )
 def test_what_cannot_be_prepared(

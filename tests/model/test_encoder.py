@@ -11,14 +11,22 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from bertloom.config import ACTIVATIONS as ALLOWED_ACTIVATIONS
 from bertloom.config import PRESETS, EncoderConfig
 from bertloom.example import Example
 from bertloom.hub import expanded
-from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.encoder import ACTIVATIONS, Encoder, Insides
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, pack
 from bertloom.objectives import Combined
 from tests.conftest import random_examples, small
+
+
+@pytest.mark.parametrize("name", ALLOWED_ACTIVATIONS)
+def test_activations_are_those_of_transformers(name: str) -> None:
+    x = torch.linspace(-4, 4, 101)
+    assert torch.allclose(ACTIVATIONS[name](x), transformers.activations.ACT2FN[name](x), atol=1e-6)
+
 
 LENGTHS = [12, 3, 29, 1, 17, 29]
 

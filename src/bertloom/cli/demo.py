@@ -32,7 +32,7 @@ def demo(
     from bertloom.api import load
     from bertloom.cli.prepare import show_report
     from bertloom.cli.pretrain import Watcher
-    from bertloom.cli.show import print_table, reading_progress, say
+    from bertloom.cli.show import percent, print_table, reading_progress, say
     from bertloom.corpus import Corpus
     from bertloom.corpus.arrays import default_workers
     from bertloom.corpus.prepare import HELD_OUT, prepare
@@ -80,18 +80,16 @@ def demo(
         ("", "model", "guessing"),
         [
             ("masked words: loss in nats", f"{measures['mlm'].loss:.2f}", f"{guesses['mlm'].loss:.2f}"),
-            (
-                "masked words: right at once",
-                f"{measures['mlm'].accuracy:.1%}",
-                f"{guesses['mlm'].accuracy:.1%}",
-            ),
-            ("next sentence: right", f"{measures['nsp'].accuracy:.1%}", f"{guesses['nsp'].accuracy:.1%}"),
+            ("masked words: right at once", percent(measures["mlm"].accuracy), percent(guesses["mlm"].accuracy)),
+            ("next sentence: right", percent(measures["nsp"].accuracy), percent(guesses["nsp"].accuracy)),
         ],
     )
-    for sentence in MASKED:
-        (candidates,) = model.fill(sentence, top=3)
-        best = ", ".join(f"{one.token} {one.probability:.0%}" for one in candidates)
-        print_table(sentence, ("best three",), [(best,)])
+    filled = {sentence: model.fill(sentence, top=3)[0] for sentence in MASKED}
+    print_table(
+        "Masks it fills",
+        ("sentence", "its best three"),
+        [(text, ", ".join(f"{one.token} {one.probability:.0%}" for one in best)) for text, best in filled.items()],
+    )
     say(f'Next: bertloom fill {run} "The people of the [MASK] want peace."')
     return 0
 

@@ -116,5 +116,5 @@ class Watcher:
             self.task = self.progress.add_task(f"{run.recipe.model}", total=run.recipe.steps, **start)
         self.progress.update(self.task, completed=self.done, said=said)
         if measures:
-            parts = [f"{name} loss {one.loss:.3f}, accuracy {percent(one.accuracy)}" for name, one in measures.items()]
+            parts = [f"{name} {one.loss:.3f}, {percent(one.accuracy)} right" for name, one in measures.items()]
             self.progress.console.print(f"step {self.done:,}  held out: {'; '.join(parts)}", markup=False)

@@ -38,7 +38,7 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; columns after the first are aligned to the right."""
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=any(columns))
     for number, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if number else "left")
     for row in rows:

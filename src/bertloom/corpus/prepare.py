@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import multiprocessing
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -181,6 +182,8 @@ def prepare(
         raise InputError(f"held_out: {held_out} given, a share from 0 to 0.5 allowed")
     if workers < 1:
         raise InputError(f"workers: {workers} given, at least 1 allowed")
+    if not re.fullmatch("auto|[a-z]{2,3}", language):
+        raise InputError(f"language: {language!r} given, auto or a code of ISO 639 as en, ko or de allowed")
     refuse_existing(output)
     tokenizer = Tokenizer.load(tokenizer_path)
     files = expand(sources)
