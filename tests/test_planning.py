@@ -68,7 +68,7 @@ import resource, sys
 from bertloom.pretraining import pretrain
 from bertloom.train.recipe import Recipe
 pretrain(Recipe(corpus=sys.argv[1], output=sys.argv[2], model=sys.argv[3], steps=3, batch_size=int(sys.argv[4]),
-                length=48, micro_tokens=1 << 20, evaluate_examples=1))
+                length=48, micro_tokens=1 << 20, save_every=1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -21,6 +21,7 @@ from bertloom.model.heads import LanguageHead
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
+from bertloom.train.memory import one_dnn
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,28 @@ class Measure:
 
 @torch.no_grad()
 def held_out(
-    encoder: Encoder, objective: Combined, corpus: Corpus, *, examples: int, length: int, seed: int = 0
+    encoder: Encoder,
+    objective: Combined,
+    corpus: Corpus,
+    *,
+    examples: int,
+    length: int,
+    seed: int = 0,
+    tokens: int = TOKENS_AT_ONCE,
 ) -> dict[str, Measure]:
-    """Each part's measure on the first `examples` draws of a corpus, at most one epoch of them, dropout off."""
+    """Each part's measure on the first `examples` draws of a corpus, at most one epoch of them, dropout off.
+
+    `tokens` go through the encoder at a time.
+    """
     encoder.eval()
     count = min(examples, objective.epoch(corpus, length))
     drawn = [objective.example(corpus, Draw(seed, index, length)) for index in range(count)]
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     device = next(encoder.parameters()).device
-    for part in by_tokens([len(example) for example in drawn], TOKENS_AT_ONCE):
-        for name, values in objective.measured(encoder, pack(drawn[part]).to(device)).items():
+    for part in by_tokens([len(example) for example in drawn], tokens):
+        with one_dnn(False):
+            measured = objective.measured(encoder, pack(drawn[part]).to(device))
+        for name, values in measured.items():
             totals[name] = [total + value for total, value in zip(totals[name], values)]
     return {
         name: Measure(loss / max(1, count), right / max(1, count), int(count))

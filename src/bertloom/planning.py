@@ -18,8 +18,8 @@ from bertloom.corpus.masks import SHARE
 from bertloom.errors import InputError
 from bertloom.model.kernels import LOGITS_AT_ONCE
 
-# What Python, torch and its libraries hold before any weight, and what the allocator keeps around tensors (measured).
-RUNTIME_BYTES = 400_000_000
+# What Python, torch, matplotlib and others hold beside tensors, and what the allocator keeps around them (measured).
+RUNTIME_BYTES = 450_000_000
 
 
 def parameters(config: EncoderConfig) -> dict[str, int]:

@@ -158,8 +158,9 @@ class Run:
         asked.load_state_dict(self.objective.state_dict())
         asked.to(next(self.encoder.parameters()).device).eval()
         return held_out(
-            self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length_at(step)
-        )
+            self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length_at(step),
+            tokens=recipe.micro_tokens,
+        )  # fmt: skip
 
     def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
         """A checkpoint after `step` steps, with a whole model folder in it."""

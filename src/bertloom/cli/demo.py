@@ -11,9 +11,9 @@ from cyclopts import Parameter
 SIZE = 4000
 STEPS = 4500
 MASKED = (
-    "The state of the union is [MASK].",
-    "We must protect the [MASK] of the United States.",
-    "I ask the Congress to pass this [MASK].",
+    "The United [MASK] of America is at peace.",
+    "During the last fiscal [MASK] the revenue increased.",
+    "We must create new [MASK] and cut taxes.",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bertloom.errors import InputError
 from bertloom.model.noise import dropout_stream
 from bertloom.model.packed import Batch
-from bertloom.train.memory import keep_freed_memory
+from bertloom.train.memory import keep_freed_memory, one_dnn
 from bertloom.train.optimizer import clip_gradients
 
 
@@ -86,8 +86,6 @@ def steps(
         micro = [batch.to(device) for batch in micro]
         optimizer.zero_grad(set_to_none=True)
         autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-        # In fp32 oneDNN brings one activation, no faster than PyTorch's own, and remembers a kernel for every number of
-        # tokens it meets; strewn over the heap, they keep freed memory from being used again.
         with dropout_stream(seed, number), one_dnn(precision == "bf16"):
             losses = accumulate(encoder, objective, micro, autocast)
         norm = float(clip_gradients(parameters, clip))
@@ -97,17 +95,6 @@ def steps(
         optimizer.step()
         tokens = sum(len(batch.input_ids) for batch in micro)
         yield Step(number, losses, tokens, time.perf_counter() - began, rate(number), norm)
-
-
-@contextmanager
-def one_dnn(enabled: bool) -> Iterator[None]:
-    """Inside, oneDNN is used or not."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = enabled  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 def _require_finite(number: int, losses: dict[str, float], norm: float, rate: float, encoder: nn.Module) -> None:
