@@ -25,8 +25,11 @@ def test_rings_of_objects_are_given_back() -> None:
 
 @pytest.mark.parametrize("before", [True, False])
 def test_one_dnn_is_as_it_was_afterwards(before: bool) -> None:
-    with one_dnn(before):
-        with pytest.raises(ZeroDivisionError), one_dnn(not before):
+    def fail() -> None:
+        with one_dnn(not before):
             assert torch.backends.mkldnn.enabled is not before
             raise ZeroDivisionError
+
+    with one_dnn(before):
+        pytest.raises(ZeroDivisionError, fail)
         assert torch.backends.mkldnn.enabled is before
