@@ -31,5 +31,6 @@ def test_one_dnn_is_as_it_was_afterwards(before: bool) -> None:
             raise ZeroDivisionError
 
     with one_dnn(before):
-        pytest.raises(ZeroDivisionError, fail)
+        with pytest.raises(ZeroDivisionError):
+            fail()
         assert torch.backends.mkldnn.enabled is before
