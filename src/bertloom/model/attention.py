@@ -33,8 +33,21 @@ def parts(batch: Batch, read: Tensor | None) -> list[Part]:
 def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """(N, r, n) attention of queries (N, r, H) on keys (N, n, H)."""
     if mask is None:
-        return torch.softmax(torch.bmm(q, k.transpose(1, 2)).mul_(scale), -1)
-    return torch.softmax(torch.baddbmm(mask.to(q.dtype), q, k.transpose(1, 2), alpha=scale), -1)
+        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+    else:
+        scores = torch.baddbmm(mask.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
+    # In place, which saves the memory of the scores.
+    return torch.softmax(scores, -1, out=scores)
+
+
+def _scratch(q: Tensor, made: list[Part], rate: float) -> Tensor:
+    """Room for the widest block's masks as numbers: a copy for each would leave holes among what the gradient keeps."""
+    widest = max(((stop - start) * (block.stop - block.start) for block, start, stop, _ in made), default=0)
+    return q.new_empty(q.shape[1] * widest if rate else 0)
+
+
+def _as_floats(keep: Tensor, scratch: Tensor) -> Tensor:
+    return scratch[: keep.numel()].view(keep.shape).copy_(keep)
 
 
 class _Attention(torch.autograd.Function):
@@ -46,12 +59,15 @@ class _Attention(torch.autograd.Function):
         scale = q.shape[-1] ** -0.5
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)  # (R, N, H)
         saved: list[Tensor | None] = []
+        scratch = _scratch(q, made, rate)
         for block, start, stop, mask in made:
             k, v = kv[block.start : block.stop].transpose(0, 2).unbind(1)  # each (N, n, H)
-            weights = _probabilities(q[start:stop].transpose(0, 1), k, mask, scale)
+            weights = mixing = _probabilities(q[start:stop].transpose(0, 1), k, mask, scale)
             keep = keep_mask(tuple(weights.shape), rate, q.device) if rate else None
+            if keep is not None:
+                mixing = _as_floats(keep, scratch).mul_(weights)
             saved += [weights, keep]
-            out[start:stop] = torch.bmm(weights if keep is None else weights * keep, v).transpose(0, 1)
+            out[start:stop] = torch.bmm(mixing, v).transpose(0, 1)
         ctx.save_for_backward(qkv, asked, *saved)
         ctx.made, ctx.rate, ctx.scale = made, rate, scale
         return out.mul_(1 / (1 - rate)) if rate else out
@@ -64,16 +80,16 @@ class _Attention(torch.autograd.Function):
         grad_asked = None if asked is None else torch.empty_like(asked)
         q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)
         grad_q, grad_kv = (grad_qkv[:, 0], grad_qkv[:, 1:]) if grad_asked is None else (grad_asked, grad_qkv)
-        grad = grads[0] / (1 - ctx.rate)  # (R, N, H)
+        grad, scratch = grads[0] / (1 - ctx.rate), _scratch(q, ctx.made, ctx.rate)  # (R, N, H)
         for (block, start, stop, _), (weights, keep) in zip(ctx.made, zip(saved[::2], saved[1::2])):
             inside = slice(block.start, block.stop)
             k, v = kv[inside].transpose(0, 2).unbind(1)  # each (N, n, H)
             query, above = q[start:stop].transpose(0, 1), grad[start:stop].transpose(0, 1)  # each (N, r, H)
-            dropped = weights if keep is None else weights * keep
+            dropped = weights if keep is None else _as_floats(keep, scratch).mul_(weights)
             grad_kv[inside, 1] = torch.bmm(dropped.transpose(1, 2), above).transpose(0, 1)
             inner = torch.bmm(above, v.transpose(1, 2))  # (N, r, n)
             if keep is not None:
-                inner.mul_(keep)
+                inner.mul_(_as_floats(keep, scratch))
             inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype).mul_(ctx.scale)
             grad_q[start:stop] = torch.bmm(inner, k).transpose(0, 1)
             grad_kv[inside, 0] = torch.bmm(inner.transpose(1, 2), query).transpose(0, 1)
@@ -100,6 +116,7 @@ def varlen_attention(qkv: Tensor, batch: Batch) -> Tensor:
     return mixed
 
 
+@torch.no_grad()
 def attention_weights(q: Tensor, k: Tensor, batch: Batch) -> list[Tensor]:
     """Of each sequence the probabilities (N, n, n), for those who look inside."""
     weights, start = [], 0
