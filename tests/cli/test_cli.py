@@ -17,6 +17,7 @@ import pytest
 import zstandard
 
 from bertloom.cli import main
+from bertloom.cli.demo import MASKED
 from bertloom.corpus import Corpus
 
 
@@ -281,7 +282,7 @@ def test_demo_learns_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bertloom", "demo", "--output", str(tmp_path / "demo"), "--steps", "30"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "masked words: loss in nats" in done.stdout
-    assert "The state of the union is [MASK]." in done.stdout
+    assert all(sentence in done.stdout for sentence in MASKED)
     assert "Next: bertloom" in done.stderr
     assert (tmp_path / "demo" / "run" / "curves.png").is_file()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
