@@ -280,10 +280,11 @@ def test_whoever_stops_reading_ends_us_quietly(run: Path) -> None:
 @pytest.mark.slow
 def test_demo_learns_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bertloom", "demo", "--output", str(tmp_path / "demo"), "--steps", "30"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    wide = {**os.environ, "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=wide)
     assert "masked words: loss in nats" in done.stdout
     assert all(sentence in done.stdout for sentence in MASKED)
     assert "Next: bertloom" in done.stderr
     assert (tmp_path / "demo" / "run" / "curves.png").is_file()
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True, env=wide)
     assert again.stdout.splitlines()[-12:] == done.stdout.splitlines()[-12:]

@@ -72,7 +72,7 @@ def show_report(manifest: dict[str, Any]) -> None:
         "Sentence lengths in tokens",
         ("tokens", "sentences", "share", ""),
         [
-            (bounds, f"{count:,}", percent(count / total), ("█" * round(24 * count / most)).ljust(24))
+            (bounds, f"{count:,}", percent(count / total), "█" * round(24 * count / most))
             for bounds, count in report["sentence_lengths"].items()
         ],
     )

@@ -37,12 +37,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; columns after the first are aligned to the right."""
+    """A table on stdout; after the first, columns whose first cell is a figure are aligned to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=any(columns))
     for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        figures = number > 0 and bool(cells) and cells[0][number][:1].isdigit()
+        table.add_column(Text(column), justify="right" if figures else "left")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
     results.print(table)
 
 
