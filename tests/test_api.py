@@ -101,9 +101,9 @@ def test_next_sentence_is_a_probability(pretrained: Model) -> None:
 
 
 def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
-    with pytest.raises(InputError, match="no mlm head"):
+    with pytest.raises(InputError, match="no trained mlm head"):
         golden.fill("[MASK]")
-    with pytest.raises(InputError, match="no nsp head"):
+    with pytest.raises(InputError, match="no trained nsp head"):
         golden.next_sentence("a", "b")
     with pytest.raises(InputError, match=r"no \[MASK\]"):
         pretrained.fill("nothing hidden")

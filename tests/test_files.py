@@ -34,6 +34,19 @@ def test_a_folder_that_fails_half_way_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    left, other = tmp_path / ".out.1.part", tmp_path / ".others.1.part"
+    left.mkdir(), other.mkdir()
+    with whole_folder(tmp_path / "out") as mine:
+        assert {file.name for file in tmp_path.iterdir()} == {mine.name, other.name}
+        # As a writer of another process would be called.
+        mine.rename(left)
+        with whole_folder(tmp_path / "out"):
+            assert left.is_dir()
+        left.rename(mine)
+    assert {file.name for file in tmp_path.iterdir()} == {"out", other.name}
+
+
 def test_existing_output_is_refused_and_an_empty_folder_is_not(tmp_path: Path) -> None:
     full, empty = tmp_path / "full", tmp_path / "empty"
     full.mkdir(), empty.mkdir()

@@ -18,9 +18,10 @@ def test_bytes() -> None:
     assert parse_bytes("16GB") == 16 * 10**9
     assert parse_bytes("1.5 GiB") == 1.5 * 2**30
     assert parse_bytes("900mb") == 9 * 10**8
-    assert parse_bytes("123") == 123
-    with pytest.raises(InputError, match="memory: 'lots' given"):
-        parse_bytes("lots")
+    assert parse_bytes("123B") == 123
+    for wrong in ("lots", "16"):
+        with pytest.raises(InputError, match=f"memory: '{wrong}' given"):
+            parse_bytes(wrong)
 
 
 def test_free_memory_is_some_and_no_more_than_there_is() -> None:

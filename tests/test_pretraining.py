@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -98,6 +99,29 @@ def test_stopped_anywhere_it_ends_in_the_same_bytes(
 def test_any_number_of_workers_gives_the_same_bytes(alone: Path, corpus: Corpus, tmp_path: Path, workers: int) -> None:
     assert pretrain(recipe(corpus, tmp_path / "run", workers=workers))
     assert weights(tmp_path / "run") == weights(alone)
+
+
+def test_a_signal_to_every_process_of_a_run_saves_first(alone: Path, corpus: Corpus, tmp_path: Path) -> None:
+    def watch(run: Run, step: Step, measures: dict[str, Measure]) -> None:
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        if step.number == 2:
+            for number in (*(worker.pid for worker in workers), os.getpid()):
+                os.kill(number or 0, signal.SIGTERM)
+
+    assert not pretrain(recipe(corpus, tmp_path / "run", workers=2), watch=watch)
+    assert (tmp_path / "run" / "checkpoint-00000004").is_dir()
+    assert pretrain(recipe(corpus, tmp_path / "run", workers=2))
+    assert weights(tmp_path / "run") == weights(alone)
+
+
+def test_a_corpus_of_other_bytes_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(corpus.path, tmp_path / "c")
+    with (tmp_path / "c" / "tokens.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    with pytest.raises(InputError, match=r"tokens.npy: holds other bytes"):
+        pretrain(recipe(Corpus(tmp_path / "c"), tmp_path / "run"))
 
 
 def test_a_finished_run_stays_as_it_is(alone: Path, corpus: Corpus) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from bertloom import hub
 from bertloom.card import Training, model_card
 from bertloom.config import EncoderConfig
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.example import Example
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import LanguageHead
@@ -27,6 +27,10 @@ HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "mlm": LanguageHead,
     "nsp": lambda config: nn.Linear(config.hidden_size, 2),
 }
+
+
+# The key of a config that says which heads a run of ours trained; the others are there for `transformers` alone.
+OBJECTIVE = "pretraining_objective"
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,16 @@ class Model:
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
 
+    @property
+    def trained(self) -> list[str]:
+        """The heads the model has, without those that its pretraining left as they were made."""
+        learned = str(self.others.get(OBJECTIVE, "+".join(HEADS))).split("+")
+        return [name for name in HEADS if name in self.heads and name in learned]
+
     def head(self, name: str) -> nn.Module:
-        """The head `mlm` or `nsp`; raises where the model has none."""
-        if name not in self.heads:
-            raise InputError(f"no {name} head in the model, a pretrained one with it needed", self.path)
+        """The head `mlm` or `nsp`; raises where the model has none, or an untrained one."""
+        if name not in self.trained:
+            raise InputError(f"no trained {name} head in the model, a pretrained one with it needed", self.path)
         return self.heads[name]
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -176,11 +186,13 @@ def load(model: str | Path) -> Model:
     folder = hub.find(model)
     config, others = hub.read_config(folder)
     state, unread = hub.read_state(folder, config)
-    encoder = Encoder(config)
     parts = {name.split(".")[0] for name in state}
+    # Without memory, until the weights are known to fit: a config may claim any size.
+    with blaming(folder / "config.json", "describes no model that can be made"), torch.device("meta"):
+        encoder = Encoder(config)
+        heads = nn.ModuleDict({name: make(config) for name, make in HEADS.items() if name in parts})
     if "pooler" not in parts:
         del encoder.pooler
-    heads = nn.ModuleDict({name: make(config) for name, make in HEADS.items() if name in parts})
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in HEADS}, folder)
     hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in HEADS}, folder)
     tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in FILES) else None

@@ -98,6 +98,11 @@ ALIASES: dict[str, str] = {
 }
 
 
+def short_name(name: str) -> str:
+    """`tiny` for `bert-tiny`; a name without a shorter one stays."""
+    return next((short for short, full in ALIASES.items() if full == name), name)
+
+
 def preset(name: str, **changes: Any) -> EncoderConfig:
     """The config of a published size, with fields changed; an unknown name raises and names the nearest."""
     full = ALIASES.get(name, name)

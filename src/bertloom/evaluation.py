@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from bertloom.corpus import Corpus, Draw
 from bertloom.errors import InputError
 from bertloom.example import Example
+from bertloom.files import read_text
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import LanguageHead
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
@@ -148,7 +149,9 @@ def interval(right: int, count: int, z: float = 1.96) -> Grammar:
 def read_pairs(file: Path) -> list[dict[str, str]]:
     """BLiMP's minimal pairs from JSONL: `good`, `bad`, `paradigm`, `phenomenon`; a bad line raises with its number."""
     records = []
-    for number, line in _lines(file):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
             # Half a surrogate pair is legal in JSON and no text.
@@ -162,16 +165,6 @@ def read_pairs(file: Path) -> list[dict[str, str]]:
     if not records:
         raise InputError("no pairs in it, at least one needed", file)
     return records
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with file.open(encoding="utf-8") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except FileNotFoundError:
-        raise InputError("no such file", file) from None
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8", file) from None
 
 
 def blimp(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -46,6 +48,21 @@ def _said_by_the_system(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder while this process is in the block and alive; False where another does, or nothing can be held."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place in one step if nothing goes wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +79,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` to fill; it is renamed to `path`, which must not be there yet."""
+    """An empty folder beside `path` to fill; it is renamed to `path`, which must not be there yet.
+
+    What a writer of `path` that was killed left beside it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with _held(left) as free:
+            if free:
+                shutil.rmtree(left, ignore_errors=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        with _said_by_the_system(path):
+        with _held(beside), _said_by_the_system(path):
             yield beside
             for file in sorted(beside.rglob("*")):
                 flush(file)
@@ -101,14 +124,23 @@ def write_json(path: Path, value: Any) -> None:
         beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value of a file; raises `InputError` with the line where it is malformed."""
+def read_text(path: Path) -> str:
+    """The text of a file; raises `InputError`, with the line where it is not UTF-8."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        return data.decode()
     except FileNotFoundError:
         raise InputError("no such file", path) from None
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8", path) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"byte 0x{data[error.start]:02x} is not UTF-8", path, line) from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a file; raises `InputError` with the line where it is malformed."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}", path, error.lineno) from None
     except (RecursionError, ValueError) as error:

@@ -125,8 +125,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             files = sorted(set(read_json(index)["weight_map"].values()))
         return _modern({key: tensor for name in files for key, tensor in _safetensors(folder / name).items()})
     if old.is_file():
-        with blaming(old, "is damaged or holds more than weights, and code is never run"):
+        try:
             return _modern(torch.load(old, map_location="cpu", weights_only=True))
+        # Torch's own words would tell the user to run the code.
+        except Exception as error:
+            raise InputError("is damaged or holds more than weights, and code is never run", old) from error
     raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
 
 
@@ -174,12 +177,15 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
 
 
 def load_into(module: torch.nn.Module, state: Mapping[str, Tensor], where: object) -> None:
-    """Copy a state dict into a module of the same names; a shape that differs raises with both."""
+    """Copy a state dict into a module of the same names, or make it the module's own where that is without memory.
+
+    A shape that differs raises with both.
+    """
     own = module.state_dict()
     for name, tensor in own.items():
         if name in state and state[name].shape != tensor.shape:
             raise InputError(f"{name}: shape {tuple(state[name].shape)}, config.json says {tuple(tensor.shape)}", where)
-    module.load_state_dict(dict(state))
+    module.load_state_dict(dict(state), assign=any(tensor.is_meta for tensor in own.values()))
 
 
 def write(

@@ -189,11 +189,11 @@ def available_memory() -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """`16GB`, `900 MB`, `24GiB` as bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    """`16GB`, `900 MB`, `24GiB`, `1000B` as bytes; a number alone raises, for nobody means bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)", text.strip(), re.IGNORECASE)
     if not found:
         raise InputError(f"memory: {text!r} given, a number with KB, MB, GB or TB allowed")
-    power = " KMGT".index(found[2].upper() or " ")
+    power = " KMGT".index((found[2] or " ").upper())
     size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
     if not size:
         raise InputError(f"memory: {text!r} given, above 0 allowed")

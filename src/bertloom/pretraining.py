@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from bertloom import hub
-from bertloom.api import Model, load
+from bertloom.api import OBJECTIVE, Model, load
 from bertloom.card import Training
-from bertloom.config import EncoderConfig, preset
+from bertloom.config import EncoderConfig, preset, short_name
 from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import HELD_OUT
 from bertloom.errors import InputError
@@ -53,10 +53,15 @@ class Run:
         self.corpus.require(self.tokenizer.fingerprint, "the tokenizer in it")
         aside = Path(recipe.corpus) / HELD_OUT
         self.held_out = Corpus(aside) if aside.is_dir() else None
+        for part in filter(None, (self.corpus, self.held_out)):
+            part.verify()
         if recipe.start and recipe.model:
             raise InputError(f"model: {recipe.model!r} given beside start, which has a size of its own; one allowed")
-        if not recipe.start:
-            recipe = self.recipe = replace(recipe, model=recipe.model or "mini")
+        # One spelling each, so that the same run is known again.
+        if recipe.start:
+            recipe = self.recipe = replace(recipe, start=os.path.normpath(recipe.start))
+        else:
+            recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
         self._claim_folder()
         self.config = self._config()
         self._build()
@@ -142,6 +147,11 @@ class Run:
         return int(manifest["step"])
 
     @property
+    def name(self) -> str:
+        """The size, or the folder it began with."""
+        return self.recipe.model or Path(self.recipe.start).name
+
+    @property
     def rate(self) -> Callable[[int], float]:
         """The rate by step."""
         recipe = self.recipe
@@ -166,7 +176,7 @@ class Run:
         """A checkpoint after `step` steps, with a whole model folder in it."""
         heads = nn.ModuleDict(self.objective.heads)
         heads.update(dict(self.idle.items()))
-        model = Model(self.encoder, heads, self.tokenizer, {}, self.folder)
+        model = Model(self.encoder, heads, self.tokenizer, {OBJECTIVE: self.recipe.objective}, self.folder)
         training = Training(self.recipe, self.corpus.manifest, measures, step, tokens)
         checkpoint.save(
             self.folder, step, lambda folder: model.save(folder, training), self.optimizer, self.recipe.keep,
@@ -215,7 +225,7 @@ class Run:
     def draw(self, rows: list[dict[str, Any]]) -> None:
         """`curves.png` as it stands."""
         guesses = {name: one.loss for name, one in guessing(self.held_out or self.corpus, self.objective.names).items()}
-        title = f"{self.recipe.model or self.recipe.start}, {self.recipe.objective}, {len(self.tokenizer):,} words"
+        title = f"{self.name}, {self.recipe.objective}, {len(self.tokenizer):,} words"
         draw_curves(rows, self.folder / "curves.png", title, guesses)
 
 

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import zstandard
 
+from bertloom.api import load
 from bertloom.cli import main
 from bertloom.cli.demo import MASKED
 from bertloom.corpus import Corpus
+from bertloom.errors import InputError
 
 
 class Typed:
@@ -69,6 +71,7 @@ def test_text_to_model_as_typed(typed: Typed, text_file: Path, tmp_path: Path) -
     assert typed.json("vocab", text_file, "--size", 120, "--output", v)["size"] == 120
     made = typed.json("prepare", text_file, "--tokenizer", v, "--output", c, "--held-out", 0.1, "--workers", 1)
     assert made["documents"] == 270
+    assert made["held_out"]["documents"] == 30
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('model = "tiny"\nsteps = 4\nbatch_size = 8\nlength = 32\n')
     done = typed.json("pretrain", recipe, "--corpus", c, "--output", r, "--steps", 3)
@@ -78,6 +81,7 @@ def test_text_to_model_as_typed(typed: Typed, text_file: Path, tmp_path: Path) -
     measured = typed.json("evaluate", r, "--corpus", c, "--length", 32)
     assert set(measured["measures"]["mlm"]) == {"loss", "accuracy", "count", "perplexity"}
     assert measured["guessing"]["nsp"]["accuracy"] == 0.5
+    assert measured["held_out"]
     filled = typed.json("fill", r, "The [MASK] and the [MASK].", "--top", 2)
     assert [len(candidates) for candidates in filled["masks"]] == [2, 2]
 
@@ -124,7 +128,21 @@ def test_the_same_command_again_goes_on(typed: Typed, run: Path, corpus: Corpus)
     before = (run / "metrics.jsonl").read_bytes()
     assert typed(*words)[0] == 0
     assert (run / "metrics.jsonl").read_bytes() == before
-    assert typed.json(*words)["step"] == 6
+    other = [{str(corpus.path): f"{corpus.path}/", "tiny": "bert-tiny"}.get(word, word) for word in words]
+    assert typed.json(*other)["step"] == 6, "the same run, spelt otherwise"
+
+
+def test_what_was_never_learned_is_not_measured(typed: Typed, corpus: Corpus, text_file: Path, tmp_path: Path) -> None:
+    c, r = tmp_path / "c", tmp_path / "r"
+    typed.json("prepare", text_file, "--tokenizer", corpus.tokenizer_folder, "--output", c, "--workers", 1)
+    sizes = ("--model", "tiny", "--steps", 1, "--batch-size", 8, "--length", 32, "--objective", "mlm")
+    typed.json("pretrain", "--corpus", c, *sizes, "--output", r)
+    made = typed.json("evaluate", r, "--corpus", c, "--length", 32)
+    assert set(made["measures"]) == {"mlm"}
+    assert not made["held_out"]
+    assert "Not held out" in typed("evaluate", r, "--corpus", c, "--length", 32)[1]
+    with pytest.raises(InputError, match="no trained nsp head"):
+        load(r).next_sentence("One.", "Two.")
 
 
 BAD = [
@@ -138,11 +156,15 @@ BAD = [
     ("prepare {t}/none --tokenizer {c}/tokenizer --output {t}/x", "none: no such file"),
     ("prepare {t}/latin.txt --tokenizer {c}/tokenizer --output {t}/x", "latin.txt:2: byte 0xe9"),
     ("prepare {t}/long.txt --tokenizer {c}/tokenizer --output {t}/x --max-line 1000", "long.txt:1: line longer"),
-    ("prepare {t}/empty.txt --tokenizer {c}/tokenizer --output {t}/x", "no document in the text"),
+    ("prepare {t}/empty.txt --tokenizer {c}/tokenizer --output {t}/x", "empty.txt: no text in it"),
+    ("prepare {t}/small.txt --tokenizer {c}/tokenizer --output {t}/x --held-out 0.5", "no document to train on"),
+    ("prepare hf: --tokenizer {c}/tokenizer --output {t}/x", "hf:: no data set named"),
+    ("prepare {t}/latin.txt --tokenizer {c}/tokenizer --output {t}/x --encoding utf-16", "encoding: 'utf-16' given"),
     ("prepare {t}/latin.txt --tokenizer {t} --output {t}/x", "no tokenizer there"),
     ("prepare {t}/latin.txt --tokenizer {c}/tokenizer --output {c}", "not written over"),
     ("prepare {t}/latin.txt --tokenizer {c}/tokenizer --output {t}/x --workers 0", "workers: 0"),
-    ("vocab {t}/small.txt --size 5000 --output {t}/v", "at most"),
+    ("vocab {t}/small.txt --size 5000 --output {t}/v", "none supported by this text"),
+    ("vocab {t}/small.txt --size 99.5 --output {t}/v", "'99.5' given, a whole number allowed"),
     ("vocab {t}/small.txt --size 100 --output {c}", "not written over"),
     ("fill {t}/none/of/this [MASK]", "no model there"),
     ("fill {run} nothing", "no [MASK] in the text"),
@@ -176,7 +198,10 @@ BAD = [
     ("pretrain {t}/later.toml", "later.toml:2: key unknown 'step'"),
     ("evaluate {run} --suite blimp --data {t}/half.jsonl", "half.jsonl:1: is not JSON"),
     ("plan tiny --steps -5", "steps: -5 given"),
-    ("plan tiny --memory 0", "memory: '0' given"),
+    ("evaluate {run} --suite blimp --data {t}/half.jsonl --examples 5", "--examples, --length and --seed are for"),
+    ("evaluate {run} --suite blimp --data {t}/latin.txt", "latin.txt:2: byte 0xe9 is not UTF-8"),
+    ("fill {run} \udcff[MASK]", "a string of whole characters allowed"),
+    ("plan tiny --memory 0GB", "memory: '0GB' given"),
 ]
 
 

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,8 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, tokenizer_folder: Path) ->
 @pytest.mark.parametrize(
     ("content", "settings", "said"),
     [
-        (" \n\n", {}, "no document in the text"),
-        ("one\n", {"held_out": 0.4}, "no document in"),
+        (" \n\n", {}, "no text in it"),
+        ("one\n", {"held_out": 0.4}, "leaves no document held out"),
         ("one\n", {"held_out": 0.9}, "a share from 0 to 0.5"),
         ("one\n", {"workers": 0}, "at least 1"),
         ("one\n", {"language": "English"}, "language: 'English' given, auto or a code"),
@@ -162,3 +163,30 @@ def test_real_books_with_their_latin_1_lines(data: Path, tokenizer_folder: Path,
     made = prepare(books, tokenizer_folder, tmp_path / "c", options=ReadOptions(fallback="latin-1"))
     assert made.manifest["documents"] == 2
     assert sum(made.manifest["mended"].values()) > 0
+
+
+def test_killed_it_leaves_no_process_behind_and_its_rest_is_removed(
+    text_file: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    words = ["prepare", "-", "--tokenizer", tokenizer_folder, "--output", tmp_path / "c", "--workers", 2]
+    command = [sys.executable, "-m", "bertloom", *map(str, words)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(text_file.read_bytes() * 20)
+        process.stdin.flush()
+        while len(children := _children(process.pid)) < 2:
+            time.sleep(0.1)
+        process.kill()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert [path.name for path in tmp_path.iterdir()] == [f".c.{process.pid}.part"]
+    prepare([text_file], tokenizer_folder, tmp_path / "c", workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def _children(parent: int) -> list[int]:
+    """The workers of a process, by number; the one that watches its shared memory ends by itself."""
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(one) for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]

@@ -67,7 +67,8 @@ def test_zstandard_of_several_frames_and_of_none(tmp_path: Path) -> None:
     file.write_bytes(zstandard.compress(b"one\n" * 50_000) + zstandard.compress(b"two\n"))
     assert documents(file) == [["one"] * 50_000 + ["two"]]
     file.write_bytes(b"")
-    assert documents(file) == []
+    with pytest.raises(InputError, match="zst: no text in it"):
+        documents(file)
 
 
 def test_bad_records_are_left_out_where_asked(tmp_path: Path) -> None:
@@ -112,6 +113,8 @@ def test_gutenberg_header_and_footer_are_cut(tmp_path: Path) -> None:
     file.write_text(head + "One line\nand its end.\n\nTwo.\n\nEnd of the Project Gutenberg EBook of X\nmore licence\n")
     assert documents(file) == [["One line and its end.", "Two."]]
     assert len(documents(file, format="text")) > 1
+    file.write_text("A book\nof Project Gutenberg's\n")
+    assert documents(file) == [["A book", "of Project Gutenberg's"]]
     file.write_text("Project Gutenberg without marks\n")
     with pytest.raises(InputError, match="START OF THE PROJECT GUTENBERG"):
         documents(file)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -62,8 +63,23 @@ def test_rare_characters_go_the_rarest_first() -> None:
 
 @pytest.mark.parametrize(
     ("texts", "size", "said"),
-    [(["a b c"], 20_000, "at most"), ([], 100, "no words"), (["a"], 10, "64 to")],
+    [
+        (["a b c"], 20_000, "none supported"),
+        ([], 100, "no words"),
+        (["a"], 10, "64 to"),
+        ("a text", 100, "one text given"),
+    ],
 )
 def test_sizes_that_cannot_be_are_refused(texts: list[str], size: int, said: str) -> None:
     with pytest.raises(InputError, match=said):
         train_vocabulary(texts, size)
+
+
+def test_the_size_that_is_named_is_the_largest_that_works() -> None:
+    texts = [" ".join(chr(0xAC00 + 7 * n) + 9 * chr(0xAC00 + 7 * (n % 40)) for n in range(60)) for _ in range(3)]
+    with pytest.raises(InputError, match="at most") as refused:
+        train_vocabulary(texts, 1000)
+    most = int(re.search(r"at most (\d+)", str(refused.value))[1])  # type: ignore[index]
+    assert len(train_vocabulary(texts, most)) == most
+    with pytest.raises(InputError, match=f"at most {most} "):
+        train_vocabulary(texts, most + 1)

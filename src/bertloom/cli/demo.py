@@ -8,6 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bertloom.cli.options import Whole
+
 SIZE = 4000
 STEPS = 4500
 MASKED = (
@@ -20,7 +22,7 @@ MASKED = (
 def demo(
     *,
     output: Annotated[Path, Parameter(help="Folder to make; the same command again goes on in it.")] = Path("demo"),
-    steps: int = STEPS,
+    steps: Whole = STEPS,
 ) -> int:
     """Raw text to a pretrained tiny BERT, in five minutes, on text that is at hand.
 
@@ -32,7 +34,7 @@ def demo(
     from bertloom.api import load
     from bertloom.cli.prepare import show_report
     from bertloom.cli.pretrain import Watcher
-    from bertloom.cli.show import percent, print_table, reading_progress, say
+    from bertloom.cli.show import command, percent, print_table, reading_progress, say
     from bertloom.corpus import Corpus
     from bertloom.corpus.arrays import default_workers
     from bertloom.corpus.prepare import HELD_OUT, prepare
@@ -90,7 +92,7 @@ def demo(
         ("sentence", "its best three"),
         [(text, ", ".join(f"{one.token} {one.probability:.0%}" for one in best)) for text, best in filled.items()],
     )
-    say(f'Next: bertloom fill {run} "The people of the [MASK] want peace."')
+    say(f"Next: {command('fill', run, 'The people of the [MASK] want peace.')}")
     return 0
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from bertloom.cli.options import Whole
+
 
 def evaluate(
     model: str,
@@ -14,9 +16,9 @@ def evaluate(
     corpus: Annotated[Path | None, Parameter(help="Prepared corpus; its held-out part if it has one.")] = None,
     suite: Annotated[Literal["blimp"] | None, Parameter(help="Minimal pairs scored without fine-tuning.")] = None,
     data: Annotated[Path | None, Parameter(help="The suite's JSONL file.")] = None,
-    examples: Annotated[int, Parameter(help="Most examples measured.")] = 2000,
-    length: Annotated[int, Parameter(help="Most tokens of an example.")] = 128,
-    seed: int = 0,
+    examples: Annotated[Whole | None, Parameter(help="Most examples of the corpus. [default: 2000]")] = None,
+    length: Annotated[Whole | None, Parameter(help="Most tokens of an example. [default: 128]")] = None,
+    seed: Annotated[Whole | None, Parameter(help="Seed of the examples and masks. [default: 0]")] = None,
     json: bool = False,
 ) -> None:
     """Measure a pretrained model: held-out losses beside guessing, or grammar by minimal pairs.
@@ -25,8 +27,6 @@ def evaluate(
     ----------
     model
         A model's folder, a run, or a Hub id.
-    seed
-        Seed of the examples and masks.
     json
         Print one JSON object.
     """
@@ -35,8 +35,11 @@ def evaluate(
 
     if (corpus is None) == (suite is None) or (suite is None) != (data is None):
         raise InputError("evaluate: give either --corpus DIR or --suite blimp --data FILE")
-    if examples < 1 or length < 8:
-        raise InputError(f"examples: {examples}, length: {length} given, at least 1 and 8 allowed")
+    if suite is not None and (examples, length, seed) != (None, None, None):
+        raise InputError("evaluate: --examples, --length and --seed are for --corpus; a suite is scored whole")
+    examples, length, seed = (2000 if examples is None else examples), (128 if length is None else length), seed or 0
+    if examples < 1 or length < 8 or seed < 0:
+        raise InputError(f"examples: {examples}, length: {length}, seed: {seed} given, at least 1, 8 and 0 allowed")
     loaded = load(model)
     if corpus is not None:
         _on_corpus(loaded, corpus, examples, length, seed, json)
@@ -54,16 +57,19 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     from bertloom.evaluation import guessing, held_out
     from bertloom.objectives import Combined
 
+    aside = folder.name == HELD_OUT or (folder / HELD_OUT).is_dir()
     if (folder / HELD_OUT).is_dir():
         folder = folder / HELD_OUT
     corpus = Corpus(folder)
+    corpus.verify()
     corpus.require(model.tokenizer.fingerprint, model.path)
     if length > model.config.max_position_embeddings:
         raise InputError(f"length: {length} given, at most {model.config.max_position_embeddings} positions allowed")
     model.head("mlm")
-    say(f"Measuring on {folder}")
-    objective = Combined(model.config, "mlm+nsp" if "nsp" in model.heads else "mlm")
-    objective.load_state_dict(model.heads.state_dict())
+    say(f"Measuring on {folder}" + ("" if aside else ", which has no held-out part: texts the model may have seen"))
+    objective = Combined(model.config, "+".join(model.trained))
+    for name in objective.names:
+        objective.heads[name].load_state_dict(model.heads[name].state_dict())
     objective.eval()
     measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
     guesses = guessing(corpus, list(measures))
@@ -73,6 +79,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
         print_json(
             {
                 "corpus": str(folder),
+                "held_out": aside,
                 "measures": said,
                 "guessing": {name: asdict(one) for name, one in guesses.items()},
             }
@@ -86,7 +93,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
             rows.append(("MLM perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
         rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy)))
     counts = ", ".join(f"{one.count:,} {name.upper()} labels" for name, one in measures.items())
-    print_table(f"Held out: {counts}", ("", "model", "guessing"), rows)
+    print_table(f"{'Held out' if aside else 'Not held out'}: {counts}", ("", "model", "guessing"), rows)
 
 
 def _on_pairs(model: Any, data: Path, json: bool) -> None:

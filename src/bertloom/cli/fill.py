@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bertloom.cli.options import Whole
 
-def fill(model: str, text: str, *, top: int = 5, json: bool = False) -> None:
+
+def fill(model: str, text: str, *, top: Whole = 5, json: bool = False) -> None:
     """Fill each [MASK] of a text with the most probable tokens.
 
     Parameters

@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from bertloom.errors import InputError
 from bertloom.text.sources import ReadOptions
+
+
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """A number as it is written: 99.5 is refused, not rounded."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} given, a whole number allowed") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 def _no_flag(kind: Any, sources: Sequence[str]) -> None:
@@ -41,7 +52,7 @@ class Reading:
     on_bad: Annotated[Literal["error", "skip"], Parameter(help="Stop at a bad line, or leave it out and count it.")] = (
         "error"
     )
-    max_line: Annotated[int, Parameter(help="Most bytes of a line.")] = 10_000_000
+    max_line: Annotated[Whole, Parameter(help="Most bytes of a line.")] = 10_000_000
 
     @property
     def options(self) -> ReadOptions:

@@ -6,16 +6,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bertloom.cli.options import Whole
+
 
 def plan(
     model: str,
     *,
-    length: Annotated[int, Parameter(help="Tokens of a sequence.")] = 128,
-    batch: Annotated[int, Parameter(help="Sequences of a step.")] = 32,
+    length: Annotated[Whole, Parameter(help="Tokens of a sequence.")] = 128,
+    batch: Annotated[Whole, Parameter(help="Sequences of a step.")] = 32,
     memory: Annotated[str | None, Parameter(help="Memory, as 16GB; what is free here unless given.")] = None,
-    vocab_size: Annotated[int | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
+    vocab_size: Annotated[Whole | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
     mask_share: Annotated[float, Parameter(help="Share of the tokens that is hidden.")] = 0.15,
-    steps: Annotated[int, Parameter(help="Steps the time is said for.")] = 1000,
+    steps: Annotated[Whole, Parameter(help="Steps the time is said for.")] = 1000,
     json: bool = False,
 ) -> None:
     """Say what a run will take: parameters, memory, FLOPs, and time at this machine's measured rate.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Reading, Texts
+from bertloom.cli.options import Reading, Texts, Whole
 from bertloom.errors import InputError
 
 
@@ -18,7 +18,7 @@ def prepare(
     output: Path,
     held_out: Annotated[float, Parameter(help="Share of the documents set aside in OUTPUT/held-out.")] = 0.0,
     language: Annotated[str, Parameter(help="Language of the sentences; auto tells by script.")] = "auto",
-    workers: Annotated[int | None, Parameter(help="Processes; as many as there are cores unless given.")] = None,
+    workers: Annotated[Whole | None, Parameter(help="Processes; as many as there are cores unless given.")] = None,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
     json: bool = False,
 ) -> None:
@@ -35,7 +35,8 @@ def prepare(
     json
         Print one JSON object.
     """
-    from bertloom.cli.show import print_json, reading_progress, say
+    from bertloom.cli.show import command, print_json, reading_progress, say
+    from bertloom.corpus import Corpus
     from bertloom.corpus import prepare as work
     from bertloom.corpus.arrays import default_workers
 
@@ -46,12 +47,15 @@ def prepare(
         corpus = work.prepare(
             text, tokenizer, output, **settings, workers=workers or default_workers(), progress=progress
         )
+    aside = Corpus(output / work.HELD_OUT).manifest if held_out else {}
     if json:
-        print_json({"output": str(output), **corpus.manifest})
+        sizes = {name: aside[name] for name in ("documents", "sentences", "tokens")} if aside else None
+        print_json({"output": str(output), "held_out": sizes, **corpus.manifest})
         return
     show_report(corpus.manifest)
-    aside = f", {held_out:.1%} of the documents in {output / work.HELD_OUT}" if held_out else ""
-    say(f"Corpus in {output}{aside}; next: bertloom pretrain --corpus {output} --model mini --steps 2000 --output RUN")
+    beside = f", {aside['documents']:,} more documents in {output / work.HELD_OUT}" if aside else ""
+    then = command("pretrain", "--corpus", output, "--model", "mini", "--steps", 2000, "--output", "RUN")
+    say(f"Corpus in {output}{beside}; next: {then}")
 
 
 def show_report(manifest: dict[str, Any]) -> None:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
+from bertloom.cli.options import Whole
 from bertloom.train.recipe import Recipe, resolved
 
-_KINDS = get_type_hints(Recipe)
+_KINDS = {name: Whole if kind is int else kind for name, kind in get_type_hints(Recipe).items()}
 # Every recipe key as a flag that is None unless given, so that flags can stand over a recipe's file.
 Flags = make_dataclass(
     "Flags",
@@ -49,7 +50,7 @@ def pretrain(
     json
         Print one JSON object.
     """
-    from bertloom.cli.show import print_json, say
+    from bertloom.cli.show import command, print_json, say
     from bertloom.pretraining import pretrain as run
     from bertloom.train.metrics import read_metrics
 
@@ -71,7 +72,7 @@ def pretrain(
             }
         )
     elif finished:
-        say(f'Done: {chosen.output}/model; next: bertloom fill {chosen.output} "The [MASK] is here."')
+        say(f"Done: {chosen.output}/model; next: {command('fill', chosen.output, 'The [MASK] is here.')}")
     else:
         say(f"Stopped and saved at step {watcher.done:,} of {chosen.steps:,}; the same command goes on from there.")
     return 0 if finished else 130
@@ -113,7 +114,7 @@ class Watcher:
         if self.task is None:
             self.progress.start()
             start = {"completed": run.first, "said": said}
-            self.task = self.progress.add_task(f"{run.recipe.model}", total=run.recipe.steps, **start)
+            self.task = self.progress.add_task(run.name, total=run.recipe.steps, **start)
         self.progress.update(self.task, completed=self.done, said=said)
         if measures:
             parts = [f"{name} {one.loss:.3f}, {percent(one.accuracy)} right" for name, one in measures.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,13 @@ results = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """A remark for whoever watches."""
-    remarks.print(text, markup=False)
+    """A remark for whoever watches; never broken into lines, for commands in it are copied."""
+    remarks.print(text, markup=False, soft_wrap=True)
+
+
+def command(*words: object) -> str:
+    """A command of ours as a shell reads it."""
+    return shlex.join(["bertloom", *map(str, words)])
 
 
 def print_json(value: Any) -> None:

@@ -8,17 +8,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Reading, Texts
+from bertloom.cli.options import Reading, Texts, Whole
 
 
 def vocab(
     text: Texts,
     *,
-    size: int,
+    size: Whole,
     output: Path,
     cased: bool = False,
     strip_accents: bool = False,
-    min_frequency: Annotated[int, Parameter(help="How often a pair must stand in the text to be joined.")] = 2,
+    min_frequency: Annotated[Whole, Parameter(help="How often a pair must stand in the text to be joined.")] = 2,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
     json: bool = False,
 ) -> None:
@@ -39,7 +39,7 @@ def vocab(
     json
         Print one JSON object.
     """
-    from bertloom.cli.show import print_json, reading_progress, say
+    from bertloom.cli.show import command, print_json, reading_progress, say
     from bertloom.files import refuse_existing, whole_folder
     from bertloom.text.readers import passages
     from bertloom.text.sources import ReadCounts
@@ -69,5 +69,5 @@ def vocab(
             }
         )
     else:
-        command = f"bertloom prepare {' '.join(text)} --tokenizer {output} --output CORPUS"
-        say(f"{len(tokenizer):,} tokens in {output}; next: {command}")
+        then = command("prepare", *text, "--tokenizer", output, "--output", "CORPUS")
+        say(f"{len(tokenizer):,} tokens in {output}; next: {then}")

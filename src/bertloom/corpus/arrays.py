@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bertloom.errors import InputError, blaming
 from bertloom.example import Ints
-from bertloom.files import read_json
+from bertloom.files import read_json, sha256
 
 ARRAYS = ("tokens", "word_starts", "sentences", "documents")
 FORMAT = 1
@@ -130,6 +130,13 @@ class Corpus:
                 "prepare the text again with that tokenizer",
                 self.path,
             )
+
+    def verify(self) -> None:
+        """Raise unless every array has the bytes its manifest tells of; reads them all."""
+        for name, stated in self.hashes.items():
+            file = self.path / f"{name}.npy"
+            if sha256(file) != stated:
+                raise InputError("holds other bytes than the manifest's hash tells of; prepare it again", file)
 
     @cached_property
     def frequencies(self) -> Ints:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -65,7 +66,15 @@ def _start(folder: Path, language: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C reaches every process of the terminal; the one that reads the text ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Killed outright, that one cannot.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     Worker.current = Worker(folder, language)
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _work(batch: list[Passage]) -> Tokenised:
@@ -201,8 +210,11 @@ def prepare(
             tokenizer.save(folder / HELD_OUT / "tokenizer")
         for writer in writers:
             if not writer.sizes["documents"]:
-                what = "the held-out share" if writer is not writers[0] else "the text"
-                raise InputError(f"no document in {what}, at least one needed", ", ".join(map(str, sources)))
+                said = "no document in the text, at least one needed"
+                if held_out:
+                    where = "to train on" if writer is writers[0] else "held out"
+                    said = f"held_out: {held_out} given, leaves no document {where}, at least one needed"
+                raise InputError(said, ", ".join(map(str, sources)))
             _write_manifest(writer, tokenizer, files, counts)
     return Corpus(output)
 

@@ -15,6 +15,8 @@ from bertloom.errors import InputError, blaming
 from bertloom.text.sources import ReadCounts, ReadOptions, expand, extra, lines, open_bytes, plain_suffix
 
 PASSAGE_CHARACTERS = 200_000
+# In the first line that is not blank; other texts may speak of it further down.
+GUTENBERG = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*[^\r\n]*Project Gutenberg")
 GUTENBERG_START = re.compile(r"\*\*\* ?START OF (THE|THIS) PROJECT GUTENBERG", re.IGNORECASE)
 GUTENBERG_END = re.compile(
     r"\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG|End of (the )?Project Gutenberg", re.IGNORECASE
@@ -37,11 +39,16 @@ class Passage:
 def passages(
     sources: Sequence[str | Path], options: ReadOptions | None = None, counts: ReadCounts | None = None
 ) -> Iterator[Passage]:
-    """Every document of `sources` in order, as passages; empty documents do not appear."""
+    """Every document of `sources` in order, as passages; empty documents do not appear, and no text at all raises."""
     options, counts = options or ReadOptions(), counts or ReadCounts()
+    found = False
     for source in expand(sources):
         with blaming(source, "cannot be read"):
-            yield from _grouped(source, _paragraphs(source, options, counts))
+            for passage in _grouped(source, _paragraphs(source, options, counts)):
+                found = True
+                yield passage
+    if not found:
+        raise InputError("no text in it, at least one word needed", ", ".join(map(str, sources)))
 
 
 def _grouped(source: str, paragraphs: Paragraphs) -> Iterator[Passage]:
@@ -81,7 +88,7 @@ def _paragraphs(source: str, options: ReadOptions, counts: ReadCounts) -> Paragr
 def _text(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraphs:
     """Plain text; a file that begins as Project Gutenberg's do is read as one unless the format was named."""
     with open_bytes(source) as stream:
-        if options.format == "auto" and b"Project Gutenberg" in stream.peek(1000)[:1000]:
+        if options.format == "auto" and GUTENBERG.match(stream.peek(1000)[:1000]):
             yield from _book(source, lines(source, stream, options, counts))
             return
         numbered = lines(source, stream, options, counts)
@@ -193,6 +200,8 @@ def _data_set(source: str, options: ReadOptions, counts: ReadCounts) -> Paragrap
     name, *rest = source.removeprefix("hf:").split(":")
     split = rest[-1] if rest else "train"
     config = rest[0] if len(rest) > 1 else None
+    if not name:
+        raise InputError("no data set named, hf:NAME[:CONFIG][:SPLIT] allowed", source)
     datasets = extra("datasets", "data")
     try:
         records = datasets.load_dataset(name, config, split=split, streaming=True)

@@ -36,9 +36,16 @@ class ReadOptions:
     def __post_init__(self) -> None:
         for name in (self.encoding, self.fallback or self.encoding):
             try:
-                "".encode(name)
+                ends_lines = b"\n".decode(name) == "\n"
+            except UnicodeError:
+                ends_lines = False
             except (LookupError, ValueError):
                 raise InputError(f"encoding: unknown {name!r}, a codec of Python's such as utf-8 allowed") from None
+            if not ends_lines:
+                raise InputError(
+                    f"encoding: {name!r} given, one whose lines end in byte 0x0a allowed; "
+                    f"iconv -f {name} -t utf-8 makes such a file"
+                )
         if self.max_line < 1:
             raise InputError(f"max_line: {self.max_line} given, at least 1 allowed")
 
@@ -64,6 +71,8 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
     found: list[str] = []
     for source in map(str, sources):
         path = Path(source)
+        if not source:
+            raise InputError("text: an empty name given, a file, folder, glob or - allowed")
         if source == "-" or source.startswith("hf:") or path.is_file() or path.is_fifo():
             found.append(source)
         elif path.is_dir():

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from bertloom.errors import InputError, blaming
-from bertloom.files import read_json, write_json
+from bertloom.files import read_json, read_text, write_json
 
 # The special tokens by role, as BERT spells them; their order is that of a vocabulary we train.
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -101,7 +101,12 @@ class Tokenizer:
         `special` is whether `[MASK]` and its like, written out in a text, are those tokens or ordinary letters.
         """
         self.backend.encode_special_tokens = not special
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        try:
+            found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            bad = next((text for text in texts if not _is_text(text)), texts)
+            raise InputError(f"text: {bad!r} given, a string of whole characters allowed") from None
+        return [encoding.ids for encoding in found]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
@@ -149,13 +154,15 @@ class Tokenizer:
         )
 
 
+def _is_text(value: object) -> bool:
+    """Whether a value is a string without half a surrogate pair, as bytes that are not UTF-8 become in arguments."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
     """A WordPiece tokenizer of one token a line; case and accents from `tokenizer_config.json` beside it."""
     vocabulary: dict[str, int] = {}
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8", file) from None
+    text = read_text(file)
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         token = line.rstrip("\r")
         if token in vocabulary:

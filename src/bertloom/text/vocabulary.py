@@ -65,9 +65,24 @@ def train_vocabulary(
         raise InputError(f"size: {size} given, {SMALLEST} to {LARGEST - 1:,} allowed")
     if not 0 <= min_frequency < LARGEST:
         raise InputError(f"min_frequency: {min_frequency} given, 0 to {LARGEST - 1:,} allowed")
+    if isinstance(texts, str):
+        raise InputError("texts: one text given, an iterable of texts allowed")
     words = count_words(texts, lowercase, strip_accents)
     if not words:
         raise InputError("no words in the text, at least one needed")
+    tokens = _learned(words, size, min_frequency)
+    if len(tokens) < size:
+        most = len(tokens)
+        # Fewer tokens leave room for fewer characters, so that a number may not be reached once it is asked for.
+        while len(tokens := _learned(words, most, min_frequency)) < most:
+            most = len(tokens)
+        allowed = f"at most {most}" if most >= SMALLEST else "none"
+        raise InputError(f"size: {size} given, {allowed} supported by this text")
+    return Tokenizer(word_piece({token: number for number, token in enumerate(tokens)}, lowercase, strip_accents))
+
+
+def _learned(words: Counter[str], size: int, min_frequency: int) -> list[str]:
+    """The tokens in order, fewer than `size` where the words hold no more."""
     kept, pieces = alphabet(words, size // 2)
     known = {word: count for word, count in words.items() if len(word) <= LONGEST_WORD and kept.issuperset(word)}
     trainer = trainers.WordPieceTrainer(
@@ -79,10 +94,8 @@ def train_vocabulary(
     learner = tokenizers.Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(_repeated(known), trainer)
-    tokens = sorted(learner.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
-    if len(tokens) < size:
-        raise InputError(f"size: {size} given, at most {len(tokens)} supported by this text")
-    return Tokenizer(word_piece(dict(tokens), lowercase, strip_accents))
+    found = learner.get_vocab(with_added_tokens=False)
+    return sorted(found, key=found.__getitem__)
 
 
 def _repeated(words: dict[str, int], most: int = 10_000) -> Iterator[str]:

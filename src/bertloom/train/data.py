@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,8 +57,15 @@ def batches(corpus: Corpus, objective: Any, recipe: Recipe, first: int) -> Itera
         batch_size=None,
         collate_fn=_as_they_are,
         num_workers=recipe.workers,
+        worker_init_fn=_leave_signals,
     )
     return (micro_batches(step, recipe.micro_tokens) for step in examples)
+
+
+def _leave_signals(worker: int) -> None:
+    """A signal to every process of a run is for the one that trains, which needs a batch more to end well."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_they_are(examples: list[Example]) -> list[Example]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bertloom.errors import InputError, nearest
-from bertloom.files import whole_file
+from bertloom.files import read_text, whole_file
 
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("linear", "cosine", "constant")
@@ -28,7 +28,8 @@ def _key(default: Any, text: str, *, shapes: bool = True) -> Any:
 class Recipe:
     """What a pretraining run is; raises `InputError` naming the key where a value cannot be."""
 
-    corpus: str = _key("", "Folder made by `bertloom prepare`.")
+    # Checkpoints know the corpus by its hash, wherever it lies.
+    corpus: str = _key("", "Folder made by `bertloom prepare`.", shapes=False)
     output: str = _key("", "Run folder; the same command again goes on from its newest checkpoint.", shapes=False)
     model: str = _key(
         "", "Size: tiny, mini, small, medium, base, large or a preset's full name; mini, or that of --start."
@@ -121,11 +122,9 @@ class Recipe:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The keys a TOML recipe gives; an unknown one raises and names the nearest, with file and line."""
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         given = tomllib.loads(text)
-    except FileNotFoundError:
-        raise InputError("no such file", path) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not TOML: {error}", path) from None
     known = [one.name for one in fields(Recipe)]
