@@ -165,7 +165,8 @@ class CorpusWriter:
             "unused_examples": tokenizer.tokens([int(number) for number in unused[:20]]),
             "unk_rate": int(self.frequencies[tokenizer.special.unk]) / total,
             "sentence_lengths": {
-                f"{1 << power >> 1}-{(1 << power) - 1}": int(self.histogram[power]) for power in range(1, top + 1)
+                f"{1 << power >> 1}-{(1 << power) - 1}" if power > 1 else "1": int(self.histogram[power])
+                for power in range(1, top + 1)
             },
         }
 
