@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 import bertloom
@@ -22,7 +23,7 @@ from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing
 from bertloom.files import sha256
-from bertloom.pretraining import Run, pretrain, stop_signals
+from bertloom.pretraining import Run, precision_on, pretrain, stop_signals
 from bertloom.train.loop import Step
 from bertloom.train.recipe import Recipe
 
@@ -282,6 +283,14 @@ def test_what_cannot_be_run(alone: Path, corpus: Corpus, tmp_path: Path, minilm:
     refused("is there and is no run", output=tmp_path / "full")
     with pytest.raises(InputError, match="output: none given"):
         pretrain(Recipe(corpus=str(corpus.path)))
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_half_precision_is_chosen_where_the_device_has_it(has_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it and not including_emulation)
+    assert precision_on(torch.device("cuda")) == ("bf16" if has_it else "fp32")
+    assert precision_on(torch.device("cpu")) == "fp32"
+    assert precision_on(torch.device("cpu"), "bf16") == "bf16"
 
 
 def test_a_second_signal_ends_at_once_and_handlers_return() -> None:

@@ -113,7 +113,7 @@ class Run:
         recipe, config = self.recipe, self.config
         torch.manual_seed(recipe.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = {"auto": "bf16" if device.type == "cuda" else "fp32"}.get(recipe.precision, recipe.precision)
+        self.precision = precision_on(device, recipe.precision)
         self.encoder = Encoder(config)
         self.objective = Combined(config, recipe.objective, recipe.segments, recipe.mask, recipe.mask_share)
         # Heads that the objective does not train are saved too, as they were made or found.
@@ -246,6 +246,15 @@ def pretrain(
             watch(run, step, measures)
             done = step.number + 1
     return done == recipe.steps
+
+
+def precision_on(device: torch.device, asked: str = "auto") -> str:
+    """`bf16` or `fp32`: what is asked for, or what the device is fast at."""
+    if asked != "auto":
+        return asked
+    # Older GPUs compute bf16 in software.
+    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_it else "fp32"
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +11,6 @@ from typing import Any, BinaryIO, Self
 
 from bertloom.errors import InputError
 from bertloom.files import whole_file
-
-# Unix alone has it.
-fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 
 def read_metrics(file: BinaryIO, until: int | None = None) -> tuple[list[dict[str, Any]], int]:
@@ -70,8 +67,6 @@ class Metrics:
 
 def _lock(file: BinaryIO, run: Path) -> None:
     """Have the run's folder to ourselves until this process closes that path, here or elsewhere, or ends."""
-    if fcntl is None:
-        return
     try:
         # Not `flock`, whose lock a killed run's workers would hold for some seconds more.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -53,7 +53,7 @@ class Recipe:
     initializer_range: float = _key(0.02, "Deviation of new matrices.")
     seed: int = _key(0, "Seed of weights, order, masks and dropout.")
     micro_tokens: int = _key(4096, "Tokens of a micro-batch, which bounds memory.")
-    precision: str = _key("auto", "auto, fp32 or bf16; auto is bf16 on a GPU, fp32 on a CPU.")
+    precision: str = _key("auto", "auto, fp32 or bf16; auto is bf16 on a GPU that has it, else fp32.")
     save_every: int = _key(500, "Steps between checkpoints.", shapes=False)
     keep: int = _key(2, "Checkpoints kept.", shapes=False)
     evaluate_every: int = _key(0, "Steps between measures on held-out examples; 0 for checkpoints only.", shapes=False)
