@@ -23,6 +23,16 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_whole(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with file.open() as reader:
+        with whole_file(file) as beside:
+            beside.write_text("new")
+        assert reader.read() == "old"
+    assert file.read_text() == "new"
+
+
 def test_a_folder_that_fails_half_way_is_not_there(tmp_path: Path) -> None:
     def fail() -> None:
         with whole_folder(tmp_path / "out") as folder:

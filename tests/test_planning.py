@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bertloom.config import preset
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
+from bertloom.model.encoder import Encoder
+from bertloom.objectives import Combined
 from bertloom.planning import available_memory, flops_per_token, measured_rate, parse_bytes, plan
+from bertloom.train.optimizer import adamw
 
 
 def test_bytes() -> None:
@@ -62,6 +66,21 @@ def test_what_cannot_be_planned() -> None:
 
 def test_the_rate_is_measured() -> None:
     assert measured_rate(preset("tiny"), 128) > 1e8
+
+
+def test_weights_and_moments_are_counted_to_the_byte() -> None:
+    config = preset("tiny", vocab_size=500)
+    encoder, objective = Encoder(config), Combined(config)
+    owners = [*encoder.named_parameters(), *objective.named_parameters()]
+    optimizer = adamw(owners, 0.01)
+    for _, parameter in owners:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    said = plan(config, 64, 8, 10**12, rate=1.0).bytes
+    assert said["weights"] == sum(parameter.nbytes for _, parameter in owners)
+    moments = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    assert said["optimizer"] == sum(value.nbytes for value in moments)
+    assert said["gradients"] == said["weights"] + encoder.embeddings.word.weight.nbytes
 
 
 PEAK = """

@@ -60,6 +60,15 @@ def test_epochs_cut_documents_elsewhere(corpus: Corpus) -> None:
     assert epochs[0] != epochs[1]
 
 
+def test_epochs_visit_documents_in_another_order(corpus: Corpus) -> None:
+    made = chunks(corpus, 30)
+    first, second = (
+        [made.place(Draw(3, epoch * len(made) + n, 0)).document for n in range(len(made))] for epoch in (0, 1)
+    )
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
 def test_no_document_long_enough(corpus: Corpus) -> None:
     with pytest.raises(InputError, match="no document with 1000 sentences"):
         Chunks(corpus, 10, 1000)

@@ -57,6 +57,14 @@ def test_held_out_documents_are_the_others(corpus: Corpus) -> None:
     assert aside.manifest["vocabulary"] == corpus.manifest["vocabulary"]
 
 
+def test_sentences_and_documents_without_a_token_do_not_appear(tmp_path: Path, tokenizer_folder: Path) -> None:
+    (tmp_path / "text.txt").write_text("The cat meows.\n\x00\u200b\nThe cat sleeps.\n\n\u200b\n\nThe cat eats.\n")
+    made = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "c")
+    assert np.diff(made.documents).tolist() == [2, 1]
+    assert min(np.diff(made.sentences)) > 0
+    assert sum(made.manifest["report"]["sentence_lengths"].values()) == 3
+
+
 def test_any_number_of_processes_gives_the_same_bytes(
     text_file: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

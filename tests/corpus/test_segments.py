@@ -50,6 +50,21 @@ def test_half_are_true_one_in_ten_is_short_and_the_rest_are_full(corpus: Corpus)
     assert 0.05 < len(short) / len(made) < 0.11
 
 
+def test_a_random_second_segment_is_drawn_by_the_size_of_the_other_documents() -> None:
+    corpus = Shaped([[10] * 2, [10] * 4, [10] * 6])
+    drawn = [pair(corpus, Draw(0, index, 30), Draw(0, index, 30).rng()) for index in range(6000)]  # type: ignore[arg-type]
+    places = [
+        (document_of(corpus, one.first.start), document_of(corpus, one.second.start))  # type: ignore[arg-type]
+        for one in drawn
+        if not one.is_next
+    ]
+    for mine, others in ((0, {1: 4, 2: 6}), (1, {0: 2, 2: 6}), (2, {0: 2, 1: 4})):
+        seconds = [second for first, second in places if first == mine]
+        assert set(seconds) == set(others)
+        for other, size in others.items():
+            assert seconds.count(other) / len(seconds) == pytest.approx(size / sum(others.values()), abs=0.06)
+
+
 @settings(max_examples=200, deadline=None)
 @given(draw=draws)
 def test_single_segments_never_cross_documents(corpus: Corpus, draw: Draw) -> None:

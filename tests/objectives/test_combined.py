@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.corpus import Corpus, Draw
+from bertloom.corpus.segments import pair
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.model.encoder import Encoder
@@ -45,6 +46,13 @@ def test_examples(corpus: Corpus, draw: Draw, name: str, mask: str) -> None:
         assert int(made.targets["nsp"][1][0]) in (0, 1)
     else:
         assert "nsp" not in made.targets
+
+
+@given(index=st.integers(0, 10**6))
+def test_label_0_means_is_next_as_in_every_published_checkpoint(corpus: Corpus, index: int) -> None:
+    draw = Draw(3, index, 40)
+    label = Combined(small()).example(corpus, draw).targets["nsp"][1].tolist()
+    assert label == [0 if pair(corpus, draw, draw.rng()).is_next else 1]
 
 
 def test_the_share_that_is_hidden_can_be_named(corpus: Corpus) -> None:

@@ -58,6 +58,23 @@ def test_a_step_is_what_it_says_and_learns() -> None:
     assert made[-1].losses["mlm"] < 0.5 * made[0].losses["mlm"]
 
 
+def test_gradients_are_clipped_and_their_norm_is_told_as_it_was() -> None:
+    def run(clip: float) -> tuple[float, float]:
+        encoder, objective, _ = built()
+        optimizer = torch.optim.SGD([*encoder.parameters(), *objective.parameters()])
+        before = torch.nn.utils.parameters_to_vector(encoder.parameters()).detach().clone()
+        batches = [micro_batches(random_examples(small(), LENGTHS), 60)]
+        (step,) = steps(encoder, objective, optimizer, batches, first=0, rate=lambda step: 1.0, seed=1, clip=clip)
+        after = torch.nn.utils.parameters_to_vector(encoder.parameters()).detach()
+        return float(torch.linalg.vector_norm(after - before)), step.norm
+
+    moved, norm = run(0.0)
+    assert norm > 0.1
+    clipped, told = run(0.1)
+    assert told == norm
+    assert clipped == pytest.approx(moved * 0.1 / norm, rel=1e-3)
+
+
 def test_dropout_belongs_to_seed_and_step() -> None:
     def run(seed: int, first: int) -> torch.Tensor:
         encoder, objective, optimizer = built()
