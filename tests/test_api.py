@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import bertloom
 from bertloom.api import Model
@@ -96,8 +97,14 @@ def test_fill_gives_probabilities_for_each_mask(pretrained: Model) -> None:
     assert sum(one.probability for one in everything) == pytest.approx(1, abs=1e-5)
 
 
-def test_next_sentence_is_a_probability(pretrained: Model) -> None:
-    assert 0 < pretrained.next_sentence("The cat meows.", "It sleeps.") < 1
+def test_next_sentence_is_transformers_first_logit(pretrained: Model, tmp_path: Path) -> None:
+    pretrained.save(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.BertForNextSentencePrediction.from_pretrained(tmp_path).eval()
+    for first, second in (("The cat meows.", "It sleeps."), ("It sleeps.", "The dog barks in the house.")):
+        with torch.no_grad():
+            want = theirs(**tokenizer(first, second, return_tensors="pt")).logits.softmax(-1)[0, 0]
+        assert pretrained.next_sentence(first, second) == pytest.approx(float(want), abs=1e-5)
 
 
 def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
@@ -109,6 +116,8 @@ def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
         pretrained.fill("nothing hidden")
     with pytest.raises(InputError, match="top: 0"):
         pretrained.fill("[MASK]", top=0)
+    with pytest.raises(InputError, match=r"text of 201 tokens, at most \d+ allowed: 'cat"):
+        pretrained.fill("cat " * 100 + "[MASK]")
     with pytest.raises(InputError, match="one text given"):
         golden.encode("a text")
     with pytest.raises(InputError, match="pooling: 'sum'"):

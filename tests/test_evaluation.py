@@ -62,7 +62,11 @@ def test_a_tie_is_wrong_and_shares_are_by_phenomenon(model: Model) -> None:
     assert {name: one.share for name, one in shares.items()} == {
         "one": 0.5, "tie": 0.0, "right": 1.0, "mean over paradigms": pytest.approx(0.5),
     }  # fmt: skip
-    assert all(0 <= one.low <= one.high <= 1 for one in list(shares.values())[:-1])
+    assert all(0 <= one.low <= one.high <= 1 for one in shares.values())
+    # Shares drawn to the middle: 2/4, 1/3, 2/3; the mean's variance is a ninth of the sum of theirs.
+    half = 1.96 * math.sqrt(1 / 4 / 2 + 2 / 9 + 2 / 9) / 3
+    mean = shares["mean over paradigms"]
+    assert (mean.low, mean.high) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half))
 
 
 def test_wilsons_interval() -> None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pyarrow
@@ -141,6 +142,18 @@ def test_wikipedia_dump(tmp_path: Path) -> None:
     broken.write_text(WIKI[:200])
     with pytest.raises(InputError, match="is not XML"):
         documents(broken)
+
+
+def test_pages_of_a_dump_do_not_stay_in_memory(tmp_path: Path) -> None:
+    page = f"<page><ns>1</ns><revision><text>{'talk ' * 2000}</text></revision></page>\n"
+    article = "<page><ns>0</ns><revision><text>An article.</text></revision></page>"
+    file = tmp_path / "dump.xml"
+    file.write_text(f"<mediawiki>{page * 1000}{article}</mediawiki>")
+    tracemalloc.start()
+    assert documents(file) == [["An article."]]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 0.5 * file.stat().st_size
 
 
 def test_wiki_markup_nested_in_markup() -> None:

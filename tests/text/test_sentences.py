@@ -27,6 +27,8 @@ def test_sentences(paragraph: str, want: list[str]) -> None:
         ("これは文です", "ja"),
         ("这是句子", "zh"),
         ("Это", "ru"),
+        ("서울 is less than a fifth", "en"),
+        ("서울 is so", "ko"),
     ],
 )
 def test_language_by_script(text: str, code: str) -> None:
