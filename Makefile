@@ -28,4 +28,6 @@ tiers: .venv/ready
 check: test lint types tiers
 
 bench: .venv/ready
-	for one in prepare pretrain race; do .venv/bin/python bench/$$one.py || exit 1; done
+	.venv/bin/python bench/prepare.py --memory
+	.venv/bin/python bench/pretrain.py
+	.venv/bin/python bench/race.py

@@ -10,6 +10,7 @@ import transformers
 import bertloom
 from bertloom.api import Model
 from bertloom.errors import InputError
+from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
 
@@ -105,6 +106,37 @@ def test_next_sentence_is_transformers_first_logit(pretrained: Model, tmp_path: 
         with torch.no_grad():
             want = theirs(**tokenizer(first, second, return_tensors="pt")).logits.softmax(-1)[0, 0]
         assert pretrained.next_sentence(first, second) == pytest.approx(float(want), abs=1e-5)
+
+
+def test_what_is_filled_in_stands_in_the_users_own_words(pretrained: Model) -> None:
+    everything = pretrained.fill("Ünknown 🙂  CAT[MASK]  [MASK]!", top=10_000)
+    whole, rest = ({one.token: one.text for one in candidates} for candidates in everything)
+    token = next(token for token in whole if token.isalpha())
+    assert whole[token] == f"Ünknown 🙂  CAT{token}  [MASK]!"
+    piece = next(token for token in rest if token.startswith("##"))
+    assert rest[piece] == f"Ünknown 🙂  CAT[MASK]{piece[2:]}!"
+
+
+def test_without_a_second_segment_or_a_pooler_pairs_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    from bertloom import hub
+    from tests.test_hub import whole_state
+
+    config, single = (small(vocab_size=len(tokenizer), type_vocab_size=segments) for segments in (2, 1))
+    state = whole_state(config)
+    segments = "embeddings.segment.weight"
+    hub.write(tmp_path / "single", single, {**state, segments: state[segments][:1]})
+    unpooled = {name: tensor for name, tensor in state.items() if not name.startswith("pooler")}
+    hub.write(tmp_path / "unpooled", config, unpooled)
+    for name in ("single", "unpooled"):
+        tokenizer.save(tmp_path / name)
+        model = bertloom.load(tmp_path / name)
+        assert model.trained == ["mlm"]
+        with pytest.raises(InputError, match="no trained nsp head"):
+            model.next_sentence("a", "b")
+    with pytest.raises(InputError, match="a second text given, one allowed"):
+        bertloom.load(tmp_path / "single").trace("a", "b")
+    with pytest.raises(InputError, match="objective: nsp given, mlm alone allowed"):
+        Combined(single)
 
 
 def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:

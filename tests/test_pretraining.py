@@ -82,6 +82,17 @@ def test_transformers_opens_the_run_whole(alone: Path) -> None:
         assert said in card
 
 
+def test_a_run_shipped_by_hand_keeps_its_card_and_nothing_is_saved_over(alone: Path, tmp_path: Path) -> None:
+    model = bertloom.load(alone)
+    model.save(tmp_path / "shipped")
+    for name in ("README.md", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
+        assert sha256(tmp_path / "shipped" / name) == sha256(alone / "model" / name)
+    with pytest.raises(InputError, match="shipped: is there already and is not written over"):
+        model.save(tmp_path / "shipped")
+    with pytest.raises(InputError, match="model: is there already"):
+        model.save(alone / "model")
+
+
 @pytest.mark.parametrize("stops", [(1,), (4, 6, 8), (10,)])
 def test_stopped_anywhere_it_ends_in_the_same_bytes(
     alone: Path, corpus: Corpus, tmp_path: Path, stops: tuple[int, ...]
@@ -157,9 +168,22 @@ def test_a_link_left_behind_by_a_kill_is_set_right(alone: Path, corpus: Corpus) 
     (alone / "model").unlink()
     (alone / "model").symlink_to("checkpoint-00000010/model", target_is_directory=True)
     (alone / ".checkpoint-00000099.1.part").mkdir()
+    (alone / ".model.1.part").symlink_to("checkpoint-00000010/model", target_is_directory=True)
     assert pretrain(recipe(corpus, alone))
     assert os.readlink(alone / "model") == "checkpoint-00000012/model"
     assert not list(alone.glob("*.part"))
+
+
+def test_a_run_killed_at_its_first_breath_begins_again(corpus: Corpus, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").touch()
+    (folder / ".recipe.toml.1.part").write_text("mod")
+    assert pretrain(recipe(corpus, folder, steps=1))
+    assert not list(folder.glob("*.part"))
+    (folder / "recipe.toml").unlink()
+    with pytest.raises(InputError, match="is there and is no run"):
+        pretrain(recipe(corpus, folder, steps=1))
 
 
 def test_another_corpus_in_the_same_place_is_refused(
@@ -190,6 +214,22 @@ def test_a_start_brings_its_size_and_the_recipe_its_dropout(alone: Path, corpus:
     assert (config.hidden_size, config.hidden_dropout_prob) == (128, 0.3)
     with pytest.raises(InputError, match="model: 'tiny' given beside start"):
         pretrain(replace(given, model="tiny", output=str(tmp_path / "other")))
+
+
+def test_a_run_goes_on_without_the_model_it_began_with(
+    alone: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(alone, tmp_path / "start")
+    whole = recipe(corpus, tmp_path / "whole", model="", start=str(tmp_path / "start"))
+    assert pretrain(whole)
+    monkeypatch.chdir(tmp_path)
+    given = replace(whole, output=str(tmp_path / "run"), start="start")
+    assert not pretrain(given, watch=stop_after(5))
+    shutil.rmtree("start")
+    with pytest.raises(InputError, match="start: 'other' given, the run has 'start'"):
+        pretrain(replace(given, start="other"))
+    assert pretrain(replace(given, start=str(tmp_path / "start")))
+    assert sha256(tmp_path / "run/model/model.safetensors") == sha256(tmp_path / "whole/model/model.safetensors")
 
 
 KILLED = """

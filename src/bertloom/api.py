@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from bertloom import hub
-from bertloom.card import Training, model_card
+from bertloom.card import CARD, Training, model_card
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError, blaming
 from bertloom.example import Example
+from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import LanguageHead
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
@@ -31,6 +32,8 @@ HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
 
 # The key of a config that says which heads a run of ours trained; the others are there for `transformers` alone.
 OBJECTIVE = "pretraining_objective"
+# The one that says how long its sequences were: positions beyond are untrained.
+LENGTH = "pretraining_length"
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Model:
         others: Mapping[str, Any],
         path: Path,
         unread: Sequence[str] = (),
+        card: str | None = None,
     ):
         self.encoder, self.heads, self.others, self.path = encoder.eval(), heads.eval(), dict(others), path
         self._tokenizer = tokenizer
         # Names of weights in the folder that are another task's head.
         self.unread = tuple(unread)
+        self.card = card
 
     @property
     def config(self) -> EncoderConfig:
@@ -74,6 +79,8 @@ class Model:
     def examples(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Example]:
         """Texts, or pairs of texts, with special tokens; longer ones are cut at the model's positions."""
         special, most = self.tokenizer.special, self.config.max_position_embeddings
+        if seconds and self.config.type_vocab_size < 2:
+            raise InputError("a second text given, one allowed: the model has type_vocab_size 1", self.path)
         made = []
         for first, second in zip(
             self.tokenizer.ids(texts), self.tokenizer.ids(seconds) if seconds else [None] * len(texts)
@@ -134,18 +141,14 @@ class Model:
         batch = pack([example]).to(self.encoder.embeddings.word.weight.device)
         logits = head(self.encoder(batch), self.encoder.embeddings.word.weight)
         best = F.softmax(logits.float(), -1).topk(min(top, self.config.vocab_size))
+        spans = self.tokenizer.spans(text)
         return [
             [
-                self._filling(example.input_ids, int(place), int(number), float(share))
-                for number, share in zip(ids, shares)
+                Filling(token, float(share), _filled(text, spans[place - 1], token))
+                for token, share in zip(self.tokenizer.tokens(numbers.tolist()), shares)
             ]
-            for place, ids, shares in zip(places, best.indices, best.values)
+            for place, numbers, shares in zip(places, best.indices, best.values)
         ]
-
-    def _filling(self, ids: npt.NDArray[np.int64], place: int, number: int, share: float) -> Filling:
-        filled = ids.copy()
-        filled[place] = number
-        return Filling(self.tokenizer.tokens([number])[0], share, self.tokenizer.decode(filled.tolist()))
 
     @torch.no_grad()
     def next_sentence(self, first: str, second: str) -> float:
@@ -157,8 +160,10 @@ class Model:
 
     @property
     def trained(self) -> list[str]:
-        """The heads the model has, without those that its pretraining left as they were made."""
+        """The heads that can be asked: there, not left by pretraining as they were made, with all they stand on."""
         learned = str(self.others.get(OBJECTIVE, "+".join(HEADS))).split("+")
+        if not hasattr(self.encoder, "pooler") or self.config.type_vocab_size < 2:
+            learned = [name for name in learned if name != "nsp"]
         return [name for name in HEADS if name in self.heads and name in learned]
 
     def head(self, name: str) -> nn.Module:
@@ -172,13 +177,26 @@ class Model:
         return {**self.encoder.state_dict(), **self.heads.state_dict()}
 
     def save(self, folder: str | Path, training: Training | None = None) -> None:
-        """Write a Hugging Face folder: config, weights, tokenizer and a model card, which tells of `training`."""
+        """Write a Hugging Face folder: config, weights, tokenizer and a model card, which tells of `training`.
+
+        Without `training` the card is the one the model came with. A folder that holds something raises.
+        """
         folder = Path(folder)
-        hub.write(folder, self.config, self.state(), self.others)
-        if self._tokenizer is not None:
-            self._tokenizer.save(folder, self.config.max_position_embeddings)
-        card = model_card(self.config, "mlm" in self.heads, training)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        refuse_existing(folder)
+        card = self.card
+        if training or card is None:
+            card = model_card(self.config, "mlm" in self.heads, training)
+        with whole_folder(folder) as beside:
+            hub.write(beside, self.config, self.state(), self.others)
+            if self._tokenizer is not None:
+                self._tokenizer.save(beside, self.config.max_position_embeddings)
+            (beside / CARD).write_text(card, encoding="utf-8")
+
+
+def _filled(text: str, span: tuple[int, int], token: str) -> str:
+    """A text with a token in place of a span of it; the rest of a word stands at the word before."""
+    before, after = text[: span[0]], text[span[1] :]
+    return f"{before.rstrip()}{token[2:]}{after}" if token.startswith("##") else f"{before}{token}{after}"
 
 
 def load(model: str | Path) -> Model:
@@ -198,4 +216,6 @@ def load(model: str | Path) -> Model:
     tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in FILES) else None
     if tokenizer is not None and len(tokenizer) > config.vocab_size:
         raise InputError(f"tokenizer of {len(tokenizer):,} tokens, embeddings for {config.vocab_size:,}", folder)
-    return Model(encoder, heads, tokenizer, others, folder, unread)
+    file = folder / CARD
+    card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    return Model(encoder, heads, tokenizer, others, folder, unread, card)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from bertloom.config import EncoderConfig
 from bertloom.train.recipe import Recipe
 
+CARD = "README.md"
+
 
 class Measured(Protocol):
     """A loss and an accuracy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,15 +85,20 @@ def pseudo_log_likelihoods(
     tokenizer: Tokenizer,
     texts: list[str],
     progress: Callable[[int], None] = lambda done: None,
+    places: Sequence[str] | None = None,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(len(texts),) of each text the sum of log p(token | the others), each token masked once (Salazar et al. 2020)."""
+    """(len(texts),) of each text the sum of log p(token | the others), each token masked once (Salazar et al. 2020).
+
+    A text that cannot be scored raises; `places` (len(texts),) say where each came from.
+    """
     encoder.eval()
     special, scores = tokenizer.special, np.zeros(len(texts))
     ids = tokenizer.ids(texts, special=False)
     longest = encoder.config.max_position_embeddings - 2
-    for text, one in zip(texts, ids):
+    for number, one in enumerate(ids):
         if not 0 < len(one) <= longest:
-            raise InputError(f"text of {len(one):,} tokens, 1 to {longest} allowed: {text[:60]!r}")
+            said = f"text of {len(one):,} tokens, 1 to {longest} allowed: {texts[number][:60]!r}"
+            raise InputError(said, places[number] if places else None)
     owners: list[int] = []
     copies: list[Example] = []
     tokens = 0
@@ -147,7 +152,10 @@ def interval(right: int, count: int, z: float = 1.96) -> Grammar:
 
 
 def read_pairs(file: Path) -> list[dict[str, str]]:
-    """BLiMP's minimal pairs from JSONL: `good`, `bad`, `paradigm`, `phenomenon`; a bad line raises with its number."""
+    """BLiMP's minimal pairs from JSONL: `good`, `bad`, `paradigm`, `phenomenon`, and the `place` they stand at.
+
+    A bad line raises with its number.
+    """
     records = []
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
@@ -161,7 +169,7 @@ def read_pairs(file: Path) -> list[dict[str, str]]:
         for key in ("good", "bad", "paradigm", "phenomenon"):
             if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key].strip():
                 raise InputError(f"no text in field {key!r}, good, bad, paradigm and phenomenon needed", file, number)
-        records.append(record)
+        records.append({**record, "place": f"{file}:{number}"})
     if not records:
         raise InputError("no pairs in it, at least one needed", file)
     return records
@@ -176,7 +184,8 @@ def blimp(
 ) -> dict[str, Grammar]:
     """By phenomenon, and as `mean over paradigms` over all, the share of pairs told right; a tie is wrong."""
     texts = [pair[key] for key in ("good", "bad") for pair in pairs]
-    scores = pseudo_log_likelihoods(encoder, head, tokenizer, texts, progress)
+    places = [pair.get("place", pair["paradigm"]) for pair in pairs] * 2
+    scores = pseudo_log_likelihoods(encoder, head, tokenizer, texts, progress, places)
     # Rounded, since the same sentence scored in two batches may differ in the last bits, and a tie is wrong.
     right = np.round(scores[: len(pairs)], 4) > np.round(scores[len(pairs) :], 4)
     groups: dict[str, list[bool]] = defaultdict(list)

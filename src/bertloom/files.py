@@ -17,7 +17,7 @@ from typing import Any
 
 from bertloom.errors import InputError
 
-TAKEN = "is there already and is not written over; give another --output or remove it"
+TAKEN = "is there already and is not written over; name another or remove it"
 
 
 def flush(path: Path) -> None:
@@ -106,16 +106,25 @@ def refuse_existing(path: Path) -> None:
     """Raise if an output folder holds something already: nothing is ever written over."""
     if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
         raise InputError(TAKEN, path)
-    for parent in path.parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise InputError("is a file, a folder needed to write in", parent)
-            break
+    require_folder(path)
+
+
+def require_folder(path: Path) -> None:
+    """Raise if a folder cannot be there, because it or one above it is a file."""
+    nearest = next((one for one in (path, *path.parents) if one.exists()), None)
+    if nearest is not None and not nearest.is_dir():
+        raise InputError("is a file, a folder needed to write in", nearest)
 
 
 def remains(folder: Path) -> list[Path]:
     """What writers that were killed left half done in a folder."""
     return sorted(folder.glob(".*.part"))
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove it, a link as a link."""
+    for left in remains(folder):
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -55,7 +55,7 @@ REQUIRED = {
     "tie_word_embeddings": True,
 }
 PARTS = ("pooler", "mlm", "nsp")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def expanded(layers: int) -> Iterator[tuple[str, list[str]]]:
@@ -86,13 +86,14 @@ def find(model: str | Path) -> Path:
         "tokenizer*.json",
         "vocab.txt",
         "special_tokens_map.json",
+        "README.md",
         *WEIGHTS[:2],
         "model-*.safetensors",
     ]
     try:
         folder = Path(snapshot_download(text, allow_patterns=patterns))
         if not any((folder / name).exists() for name in WEIGHTS[:2]):
-            folder = Path(snapshot_download(text, allow_patterns=[*patterns, WEIGHTS[2]]))
+            folder = Path(snapshot_download(text, allow_patterns=[*patterns, *WEIGHTS[2:], "pytorch_model-*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"no such folder, and the Hub gave nothing: {str(error).splitlines()[0]}", model) from None
     return find(folder)
@@ -117,20 +118,23 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a folder's weights by Hugging Face's modern names; no code in a file is ever run."""
-    single, index, old = (folder / name for name in WEIGHTS)
-    if single.is_file():
-        return _modern(_safetensors(single))
-    if index.is_file():
-        with blaming(index):
-            files = sorted(set(read_json(index)["weight_map"].values()))
-        return _modern({key: tensor for name in files for key, tensor in _safetensors(folder / name).items()})
-    if old.is_file():
-        try:
-            return _modern(torch.load(old, map_location="cpu", weights_only=True))
-        # Torch's own words would tell the user to run the code.
-        except Exception as error:
-            raise InputError("is damaged or holds more than weights, and code is never run", old) from error
-    raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
+    parts = [file]
+    if file.suffix == ".json":
+        with blaming(file):
+            parts = [folder / name for name in sorted(set(read_json(file)["weight_map"].values()))]
+    read = _pickled if WEIGHTS.index(file.name) > 1 else _safetensors
+    return _modern({name: tensor for part in parts for name, tensor in read(part).items()})
+
+
+def _pickled(file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    # Torch's own words would tell the user to run the code.
+    except Exception as error:
+        raise InputError("is damaged or holds more than weights, and code is never run", file) from error
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +16,14 @@ import torch
 from torch import nn
 
 from bertloom import hub
-from bertloom.api import OBJECTIVE, Model, load
+from bertloom.api import LENGTH, OBJECTIVE, Model, load
 from bertloom.card import Training
 from bertloom.config import EncoderConfig, preset, short_name
 from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import HELD_OUT
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
-from bertloom.files import remains
+from bertloom.files import remains, remove_remains
 from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.objectives import Combined
@@ -33,12 +32,9 @@ from bertloom.train import checkpoint
 from bertloom.train.data import batches, require_epoch
 from bertloom.train.loop import Step, steps
 from bertloom.train.memory import give_back_memory
-from bertloom.train.metrics import Metrics, draw_curves
+from bertloom.train.metrics import FILE, Metrics, draw_curves
 from bertloom.train.optimizer import adamw, peak_rate, rate_at
 from bertloom.train.recipe import Recipe, read_recipe
-
-# Heads a saved folder has beside the objective's own, so that `BertForPreTraining` finds every key it looks for.
-ALWAYS_SAVED = ("mlm", "nsp")
 
 
 class Run:
@@ -57,44 +53,52 @@ class Run:
             part.verify()
         if recipe.start and recipe.model:
             raise InputError(f"model: {recipe.model!r} given beside start, which has a size of its own; one allowed")
-        # One spelling each, so that the same run is known again.
-        if recipe.start:
-            recipe = self.recipe = replace(recipe, start=os.path.normpath(recipe.start))
-        else:
+        if not recipe.start:
+            # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
         self._claim_folder()
-        self.config = self._config()
-        self._build()
+        found = checkpoint.newest(self.folder, warn)
+        # The checkpoint has all that the run began with.
+        started = load(recipe.start) if recipe.start and not found else None
+        self.config = self._config(found[1] / "model" if found else None, started)
+        self._build(started)
         for place in (recipe.steps - 1, 0):
             require_epoch(self.corpus, self.objective, recipe.length_at(place), recipe.batch_size)
             if self.held_out:
                 # Now, and not when the first measure is due, with all the work before it.
                 self.objective.epoch(self.held_out, recipe.length_at(place))
-        found = checkpoint.newest(self.folder, warn)
         self.first = self._resume(*found) if found else 0
 
     def _claim_folder(self) -> None:
         """Take an empty folder, or one of the very same recipe."""
         file = self.folder / "recipe.toml"
         if file.is_file():
-            different = self.recipe.differing(Recipe(**read_recipe(file)))
+            known = Recipe(**read_recipe(file))
+            if os.path.abspath(known.start) == os.path.abspath(self.recipe.start):
+                known = replace(known, start=self.recipe.start)
+            different = self.recipe.differing(known)
             if different:
                 said = "; ".join(f"{key}: {new!r} given, the run has {old!r}" for key, (new, old) in different.items())
                 raise InputError(f"is the run of another recipe ({said}); give another --output", self.folder)
-        elif os.path.lexists(self.folder) and not (
-            self.folder.is_dir() and set(self.folder.iterdir()) <= set(remains(self.folder))
-        ):
+        elif os.path.lexists(self.folder) and not (self.folder.is_dir() and self._hardly_begun()):
             raise InputError("is there and is no run; give another --output", self.folder)
 
-    def _config(self) -> EncoderConfig:
+    def _hardly_begun(self) -> bool:
+        """Whether the folder holds nothing but what a run that was killed at once left behind."""
+        metrics = self.folder / FILE
+        left = {metrics} if metrics.is_file() and not metrics.stat().st_size else set()
+        return set(self.folder.iterdir()) <= {*remains(self.folder), *left}
+
+    def _config(self, saved: Path | None, started: Model | None) -> EncoderConfig:
+        """The config of a checkpoint's model, of the model to start with, or of the named size."""
         recipe = self.recipe
-        if recipe.start:
-            self.started: Model | None = load(recipe.start)
-            self.corpus.require(self.started.tokenizer.fingerprint, recipe.start)
+        if saved:
+            config, _ = hub.read_config(saved)
+        elif started:
+            self.corpus.require(started.tokenizer.fingerprint, recipe.start)
             rate = recipe.dropout
-            config = replace(self.started.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+            config = replace(started.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
         else:
-            self.started = None
             config = preset(
                 recipe.model,
                 vocab_size=self.corpus.vocab_size,
@@ -109,7 +113,7 @@ class Run:
             )
         return config
 
-    def _build(self) -> None:
+    def _build(self, started: Model | None) -> None:
         recipe, config = self.recipe, self.config
         torch.manual_seed(recipe.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -122,8 +126,8 @@ class Run:
             self.idle["nsp"] = nn.Linear(config.hidden_size, 2)
         for module in (self.encoder, self.objective, self.idle):
             initialise(module, config.initializer_range, config.pad_token_id)
-        if self.started:
-            given = self.started.state()
+        if started:
+            given = started.state()
             for module in (self.encoder, self.objective, self.idle):
                 module.load_state_dict(
                     {**module.state_dict(), **{k: v for k, v in given.items() if k in module.state_dict()}}
@@ -172,11 +176,15 @@ class Run:
             tokens=recipe.micro_tokens,
         )  # fmt: skip
 
+    def _told(self, step: int) -> dict[str, Any]:
+        """What a saved config says beside the sizes."""
+        return {OBJECTIVE: self.recipe.objective, LENGTH: self.recipe.length_at(step - 1)}
+
     def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
         """A checkpoint after `step` steps, with a whole model folder in it."""
         heads = nn.ModuleDict(self.objective.heads)
         heads.update(dict(self.idle.items()))
-        model = Model(self.encoder, heads, self.tokenizer, {OBJECTIVE: self.recipe.objective}, self.folder)
+        model = Model(self.encoder, heads, self.tokenizer, self._told(step), self.folder)
         training = Training(self.recipe, self.corpus.manifest, measures, step, tokens)
         checkpoint.save(
             self.folder, step, lambda folder: model.save(folder, training), self.optimizer, self.recipe.keep,
@@ -188,22 +196,21 @@ class Run:
         recipe = self.recipe
         made = batches(self.corpus, self.objective, recipe, self.first)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with Metrics(self.folder, self.first, recipe.tensorboard) as metrics:
-            for left in remains(self.folder):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with Metrics(self.folder, self.first) as metrics:
+            remove_remains(self.folder)
             recipe.write(self.folder / "recipe.toml")
+            if recipe.tensorboard:
+                metrics.open_board()
             if newest := checkpoint.at(self.folder, self.first):
                 # Killed between a checkpoint's rename and the next line, the link is one behind.
                 checkpoint.point(self.folder, newest)
                 self.draw(metrics.rows)
-            tokens = sum(row.get("tokens", 0) for row in metrics.rows)
             loop = steps(
                 self.encoder, self.objective, self.optimizer, made,
                 first=self.first, rate=self.rate, seed=recipe.seed, clip=recipe.clip, precision=self.precision,
             )  # fmt: skip
             for step in loop:
                 done = step.number + 1
-                tokens += step.tokens
                 row = {"step": done, **{key: value for key, value in asdict(step).items() if key != "number"}}
                 metrics.add(row)
                 last = done == recipe.steps or stopped()
@@ -215,7 +222,7 @@ class Run:
                         held = {name: asdict(one) for name, one in measures.items()}
                         metrics.add({"step": done, "held_out": held})
                 if saving:
-                    self.save(done, measures, tokens)
+                    self.save(done, measures, metrics.tokens)
                     self.draw(metrics.rows)
                     give_back_memory()
                 yield step, measures

@@ -78,7 +78,8 @@ def test_text_to_model_as_typed(typed: Typed, text_file: Path, tmp_path: Path) -
     assert done["finished"]
     assert done["step"] == 3
     assert set(done["measures"]) == {"mlm", "nsp"}
-    measured = typed.json("evaluate", r, "--corpus", c, "--length", 32)
+    measured = typed.json("evaluate", r, "--corpus", c)
+    assert measured["length"] == 32, "positions it never saw are not asked for"
     assert set(measured["measures"]["mlm"]) == {"loss", "accuracy", "count", "perplexity"}
     assert measured["guessing"]["nsp"]["accuracy"] == 0.5
     assert measured["held_out"]
@@ -198,6 +199,9 @@ BAD = [
     ("pretrain {t}/later.toml", "later.toml:2: key unknown 'step'"),
     ("evaluate {run} --suite blimp --data {t}/half.jsonl", "half.jsonl:1: is not JSON"),
     ("plan tiny --steps -5", "steps: -5 given"),
+    ("demo --output {t}/small.txt", "small.txt: is a file"),
+    ("demo --output {t}/d --steps 0", "steps: 0 given"),
+    ("evaluate {run} --suite blimp --data {t}/wordy.jsonl", "wordy.jsonl:2: text of 1,200 tokens, 1 to 510 allowed"),
     ("evaluate {run} --suite blimp --data {t}/half.jsonl --examples 5", "--examples, --length and --seed are for"),
     ("evaluate {run} --suite blimp --data {t}/latin.txt", "latin.txt:2: byte 0xe9 is not UTF-8"),
     ("fill {run} \udcff[MASK]", "a string of whole characters allowed"),
@@ -216,6 +220,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "bad.toml").write_text("\nstepz = 3\n")
     (tmp_path / "later.toml").write_text("steps = 5\nstep = 4\n")
     (tmp_path / "half.jsonl").write_text('{"text": "a \\ud800 b"}\n')
+    pair = {"good": "a", "bad": "b", "paradigm": "p", "phenomenon": "q"}
+    wordy = {**pair, "bad": "a, " * 600}
+    (tmp_path / "wordy.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps(wordy)}\n")
     (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "\n")
     lines = os.urandom(4000).hex().encode() + b"\n"
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:-900])

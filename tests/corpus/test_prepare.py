@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bertloom.corpus import Corpus
-from bertloom.corpus.arrays import ARRAYS
+from bertloom.corpus.arrays import ARRAYS, token_dtype
 from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError
 from bertloom.files import sha256
@@ -48,6 +48,10 @@ def test_manifest(corpus: Corpus, tokenizer: Tokenizer) -> None:
     )
     assert sum(report["sentence_lengths"].values()) == manifest["sentences"]
     assert 0 <= report["unk_rate"] < 0.2
+
+
+def test_ids_take_two_bytes_where_they_fit() -> None:
+    assert [token_dtype(size).itemsize for size in (30522, 1 << 16, (1 << 16) + 1, 119547)] == [2, 2, 4, 4]
 
 
 def test_held_out_documents_are_the_others(corpus: Corpus) -> None:

@@ -170,6 +170,35 @@ def test_contracts(name: str) -> None:
         assert not torch.equal(encoder(batch), encoder(batch)), "dropout is at work in training"
 
 
+def test_dropout_stands_where_the_paper_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the embeddings, on attention's weights, and after each sublayer (Devlin et al. 2019, §A.2)."""
+    from bertloom.model import attention, encoder
+
+    asked: list[tuple[str, float]] = []
+
+    def noting(home: Any, name: str, rate: int) -> None:
+        known = getattr(home, name)
+
+        def noted(*arguments: Any) -> Any:
+            asked.append((name, float(arguments[rate])))
+            return known(*arguments)
+
+        monkeypatch.setattr(home, name, noted)
+
+    noting(encoder, "dropout", 1)
+    noting(encoder, "linear_dropout_add", 3)
+    noting(attention, "attention", 3)
+    config = small(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3)
+    batch = pack(random_examples(config, LENGTHS))
+    model = Encoder(config)
+    model(batch)
+    layer = [("attention", 0.3), ("linear_dropout_add", 0.2), ("linear_dropout_add", 0.2)]
+    assert asked == [("dropout", 0.2), *layer * config.num_hidden_layers]
+    asked.clear()
+    model.eval()(batch)
+    assert {rate for _, rate in asked} == {0.0}
+
+
 def test_no_tensor_outside_attention_is_larger_than_the_tokens() -> None:
     config = small(hidden_dropout_prob=0.1)
     encoder = Encoder(config)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.corpus import Corpus, Draw
+from bertloom.corpus.prepare import prepare
 from bertloom.corpus.segments import pair
 from bertloom.errors import InputError
 from bertloom.example import Example
@@ -33,9 +36,9 @@ def test_examples(corpus: Corpus, draw: Draw, name: str, mask: str) -> None:
     original = ids.copy()
     original[places] = labels
     assert special["mask"] not in original
-    assert not set(labels.tolist()) & {special[role] for role in ("cls", "sep", "pad", "mask")}, "specials stay"
+    assert not set(labels.tolist()) & {special[role] for role in ("cls", "sep", "pad", "mask", "unk")}, "specials stay"
     assert len(places) >= 1
-    ordinary = len(ids) - 2 - (name == "mlm+nsp")
+    ordinary = np.count_nonzero(~np.isin(original, [special[role] for role in ("cls", "sep", "unk")]))
     if mask == "tokens":
         assert len(places) == max(1, round(0.15 * ordinary))
     segments = np.flatnonzero(np.diff(made.segment_ids))
@@ -53,6 +56,21 @@ def test_label_0_means_is_next_as_in_every_published_checkpoint(corpus: Corpus, 
     draw = Draw(3, index, 40)
     label = Combined(small()).example(corpus, draw).targets["nsp"][1].tolist()
     assert label == [0 if pair(corpus, draw, draw.rng()).is_next else 1]
+
+
+@pytest.mark.parametrize("mask", ["tokens", "words"])
+def test_what_no_vocabulary_knows_is_never_hidden(tokenizer_folder: Path, tmp_path: Path, mask: str) -> None:
+    words = ["cat", "meows", "🙂", "🙃"] * 5
+    (tmp_path / "text.txt").write_text(" ".join(words) + "\n\n" + "🙂 " * 9 + "\n", encoding="utf-8")
+    made = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "c")
+    objective = Combined(small(), "mlm", mask=mask)
+    counts = set()
+    for index in range(200):
+        places, labels = objective.example(made, Draw(0, index, 60)).targets["mlm"]
+        assert made.special["unk"] not in labels
+        counts.add(len(places))
+    assert 0 in counts, "a text of unknown words has nothing to hide"
+    assert max(counts) >= 2
 
 
 def test_the_share_that_is_hidden_can_be_named(corpus: Corpus) -> None:

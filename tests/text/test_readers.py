@@ -92,6 +92,9 @@ def test_json_lines(tmp_path: Path) -> None:
     file.write_text('{"text": "one"}\n{"body": "x"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl:2: no text in field 'text', fields given: body"):
         documents(file)
+    file.write_text('{"text": "one"}\n{"text": 3}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: field 'text' holds a int, a text allowed"):
+        documents(file)
     file.write_text('{"text": "one"}\n{"text": \n')
     with pytest.raises(InputError, match=r"a\.jsonl:2: is not JSON"):
         documents(file)
@@ -206,6 +209,9 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         documents(tmp_path / "none.txt")
     with pytest.raises(InputError, match="folder without text"):
         documents(tmp_path)
+    for one in (str(tmp_path), tmp_path):
+        with pytest.raises(InputError, match="text: one name given, a list"):
+            list(passages(one))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no text given"):
         documents()
     with pytest.raises(InputError, match="unknown 'utf-99'"):

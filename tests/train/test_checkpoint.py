@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +10,6 @@ from torch import nn
 
 from bertloom.errors import InputError
 from bertloom.train import checkpoint
-from bertloom.train.metrics import Metrics, draw_curves, read_metrics
 from bertloom.train.optimizer import adamw
 
 
@@ -115,51 +111,3 @@ def test_a_failing_save_leaves_the_previous_one(tmp_path: Path) -> None:
         checkpoint.save(tmp_path, 10, full_disk, optimizer, keep=1)
     assert found(tmp_path, no_warning) == (5, tmp_path / "checkpoint-00000005")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-00000005", "model"]
-
-
-def test_metrics_drop_what_is_done_again_and_half_a_line(tmp_path: Path) -> None:
-    with Metrics(tmp_path, 0, tensorboard=False) as metrics:
-        for step in (1, 2, 3):
-            metrics.add({"step": step, "losses": {"mlm": 1.0}})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "los')
-    assert [row["step"] for row in read_metrics((tmp_path / "metrics.jsonl").open("rb"))[0]] == [1, 2, 3]
-    with Metrics(tmp_path, 2, tensorboard=False) as metrics:
-        metrics.add({"step": 3, "losses": {"mlm": 0.5}})
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["step"], row["losses"]["mlm"]) for row in rows] == [(1, 1.0), (2, 1.0), (3, 0.5)]
-
-
-def test_a_line_that_is_no_metrics_is_named(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
-    with pytest.raises(InputError, match=r"metrics.jsonl:2: is no line of metrics"):
-        Metrics(tmp_path, 5, tensorboard=False)
-
-
-def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
-    code = "import sys, pathlib, bertloom.train.metrics as m; m.Metrics(pathlib.Path(sys.argv[1]), 0, False)"
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with Metrics(tmp_path, 0, tensorboard=False):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "another process is training in it" in done.stderr
-    subprocess.run(command, check=True)
-
-
-def test_tensorboard_events(tmp_path: Path) -> None:
-    with Metrics(tmp_path, 0, tensorboard=True) as metrics:
-        metrics.add({"step": 1, "losses": {"mlm": 1.5}, "norm": 2.0, "held_out": {"mlm": {"loss": 3.0}}})
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert events.Scalars("norm")[0].value == 2.0
-    assert events.Scalars("losses/mlm")[0].value == 1.5
-    assert events.Scalars("held_out/mlm/loss")[0].value == 3.0
-
-
-def test_curves_are_a_picture(tmp_path: Path) -> None:
-    row = {"losses": {"mlm": 2.0, "nsp": 0.7}, "tokens": 100, "seconds": 0.1, "learning_rate": 1e-3}
-    rows = [{"step": step, **row} for step in range(1, 9)]
-    rows.append({"step": 8, "held_out": {"mlm": {"loss": 2.0}, "nsp": {"loss": 0.6}}})
-    draw_curves(rows, tmp_path / "curves.png", "title", {"mlm": 6.0})
-    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"

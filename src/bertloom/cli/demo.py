@@ -39,7 +39,7 @@ def demo(
     from bertloom.corpus.arrays import default_workers
     from bertloom.corpus.prepare import HELD_OUT, prepare
     from bertloom.evaluation import guessing, held_out
-    from bertloom.files import whole_folder
+    from bertloom.files import require_folder, whole_folder
     from bertloom.objectives import Combined
     from bertloom.pretraining import pretrain
     from bertloom.text.readers import passages
@@ -49,6 +49,12 @@ def demo(
 
     text, options = speeches(), ReadOptions(documents="file")
     vocabulary, corpus, run = output / "vocabulary", output / "corpus", output / "run"
+    # Made first, so that a number of steps that cannot be is said first.
+    recipe = Recipe(
+        corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, batch_size=16,
+        learning_rate=1.5e-3, warmup=0.1, mask_share=0.25, dropout=0.0,
+    )  # fmt: skip
+    require_folder(output)
     if not vocabulary.is_dir():
         say(f"1/4  A WordPiece vocabulary of {SIZE:,} tokens from {text}")
         paragraphs = (paragraph for passage in passages([text], options) for paragraph in passage.paragraphs)
@@ -63,10 +69,6 @@ def demo(
             )
         show_report(prepared.manifest)
     say(f"3/4  BERT-tiny learns masked words and next sentences, {steps:,} steps")
-    recipe = Recipe(
-        corpus=str(corpus), output=str(run), model="tiny", steps=steps, save_every=500, batch_size=16,
-        learning_rate=1.5e-3, warmup=0.1, mask_share=0.25, dropout=0.0,
-    )  # fmt: skip
     with Watcher() as watcher:
         if not pretrain(recipe, watch=watcher, warn=say):
             return 130

@@ -17,7 +17,7 @@ def evaluate(
     suite: Annotated[Literal["blimp"] | None, Parameter(help="Minimal pairs scored without fine-tuning.")] = None,
     data: Annotated[Path | None, Parameter(help="The suite's JSONL file.")] = None,
     examples: Annotated[Whole | None, Parameter(help="Most examples of the corpus. [default: 2000]")] = None,
-    length: Annotated[Whole | None, Parameter(help="Most tokens of an example. [default: 128]")] = None,
+    length: Annotated[Whole | None, Parameter(help="Most tokens of an example. [default: the run's, or 128]")] = None,
     seed: Annotated[Whole | None, Parameter(help="Seed of the examples and masks. [default: 0]")] = None,
     json: bool = False,
 ) -> None:
@@ -30,18 +30,20 @@ def evaluate(
     json
         Print one JSON object.
     """
-    from bertloom.api import load
+    from bertloom.api import LENGTH, load
     from bertloom.errors import InputError
 
     if (corpus is None) == (suite is None) or (suite is None) != (data is None):
         raise InputError("evaluate: give either --corpus DIR or --suite blimp --data FILE")
     if suite is not None and (examples, length, seed) != (None, None, None):
         raise InputError("evaluate: --examples, --length and --seed are for --corpus; a suite is scored whole")
-    examples, length, seed = (2000 if examples is None else examples), (128 if length is None else length), seed or 0
-    if examples < 1 or length < 8 or seed < 0:
+    examples, seed = (2000 if examples is None else examples), seed or 0
+    if examples < 1 or (length is not None and length < 8) or seed < 0:
         raise InputError(f"examples: {examples}, length: {length}, seed: {seed} given, at least 1, 8 and 0 allowed")
     loaded = load(model)
     if corpus is not None:
+        if length is None:
+            length = int(loaded.others.get(LENGTH, min(128, loaded.config.max_position_embeddings)))
         _on_corpus(loaded, corpus, examples, length, seed, json)
     elif data is not None:
         _on_pairs(loaded, data, json)
@@ -80,6 +82,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
             {
                 "corpus": str(folder),
                 "held_out": aside,
+                "length": length,
                 "measures": said,
                 "guessing": {name: asdict(one) for name, one in guesses.items()},
             }
@@ -93,7 +96,8 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
             rows.append(("MLM perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
         rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy)))
     counts = ", ".join(f"{one.count:,} {name.upper()} labels" for name, one in measures.items())
-    print_table(f"{'Held out' if aside else 'Not held out'}: {counts}", ("", "model", "guessing"), rows)
+    title = f"{'Held out' if aside else 'Not held out'}, {length} tokens long: {counts}"
+    print_table(title, ("", "model", "guessing"), rows)
 
 
 def _on_pairs(model: Any, data: Path, json: bool) -> None:

@@ -30,7 +30,7 @@ def plan(
         Print one JSON object.
     """
     from bertloom import planning
-    from bertloom.cli.show import percent, print_json, print_table
+    from bertloom.cli.show import percent, print_json, print_table, say
     from bertloom.config import preset
     from bertloom.errors import InputError
 
@@ -71,9 +71,9 @@ def plan(
             ("speed", f"{made.tokens_per_second:,.0f} tokens/s"),
             (f"one step of {batch} × {length}", f"{seconds:,.2f} s"),
             (f"{steps:,} steps", duration(seconds * steps)),
-            ("flags", f"--micro-tokens {said['micro_tokens']} --batch-size {batch} --length {length}"),
         ],
     )
+    say(f"For such a run: --micro-tokens {said['micro_tokens']} --batch-size {batch} --length {length}")
 
 
 def duration(seconds: float) -> str:

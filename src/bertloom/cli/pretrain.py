@@ -52,7 +52,7 @@ def pretrain(
     """
     from bertloom.cli.show import command, print_json, say
     from bertloom.pretraining import pretrain as run
-    from bertloom.train.metrics import read_metrics
+    from bertloom.train.metrics import FILE, read_metrics
 
     given = {name: value for name, value in vars(flags).items() if value is not None}
     chosen = resolved(recipe, given)
@@ -60,15 +60,16 @@ def pretrain(
     with watcher:
         finished = run(chosen, watch=watcher, warn=say)
     if json:
-        with (Path(chosen.output) / "metrics.jsonl").open("rb") as file:
-            rows, _ = read_metrics(file)
-        measures = [row["held_out"] for row in rows if "held_out" in row]
+        last: dict[str, Any] = {}
+        with (Path(chosen.output) / FILE).open("rb") as file:
+            for row, _ in read_metrics(file):
+                last |= row
         print_json(
             {
                 "output": chosen.output,
                 "finished": finished,
-                "step": rows[-1]["step"],
-                "measures": measures[-1] if measures else {},
+                "step": last["step"],
+                "measures": last.get("held_out", {}),
             }
         )
     elif finished:

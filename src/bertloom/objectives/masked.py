@@ -34,7 +34,12 @@ class Masked(LanguageHead):
         starts: npt.NDArray[Any],
         rng: np.random.Generator,
     ) -> Example:
-        """The example with some of its `places` corrupted, and what stood there as the target `mlm`."""
+        """The example with some of its `places` corrupted, and what stood there as the target `mlm`.
+
+        [UNK] is never hidden: there is nothing to learn from naming it.
+        """
+        known = example.input_ids[places] != corpus.special["unk"]
+        places, starts = places[known], starts[known]
         chosen = places[self.mask(starts, rng, self.share)]
         ids = corrupted(example.input_ids, chosen, corpus.special["mask"], corpus.ordinary, rng)
         return Example(ids, example.segment_ids, {**example.targets, self.name: (chosen, example.input_ids[chosen])})

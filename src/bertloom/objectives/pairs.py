@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bertloom.config import EncoderConfig
 from bertloom.corpus import Corpus, Draw
 from bertloom.corpus.segments import Span, pair
+from bertloom.errors import InputError
 from bertloom.example import Ints
 from bertloom.model.encoder import Encoder
 
@@ -22,6 +23,8 @@ class NextSentence(nn.Linear):
     kind = "pair"
 
     def __init__(self, config: EncoderConfig):
+        if config.type_vocab_size < 2:
+            raise InputError(f"objective: nsp given, mlm alone allowed: type_vocab_size is {config.type_vocab_size}")
         super().__init__(config.hidden_size, 2)
 
     def segments(

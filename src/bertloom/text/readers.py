@@ -163,10 +163,12 @@ def _text_of(read: Callable[[], Any], field: str, source: str, number: int) -> s
         raise InputError(f"is not JSON: {error.msg}", source, number) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not JSON: {error}", source, number) from None
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
+    if not isinstance(record, dict) or field not in record:
         given = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
         raise InputError(f"no text in field {field!r}, fields given: {given}; --field names another", source, number)
+    text = record[field]
+    if not isinstance(text, str):
+        raise InputError(f"field {field!r} holds a {type(text).__name__}, a text allowed", source, number)
     try:
         text.encode()
     except UnicodeEncodeError:

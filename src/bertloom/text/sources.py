@@ -68,6 +68,8 @@ def extra(module: str, name: str) -> ModuleType:
 
 def expand(sources: Sequence[str | Path]) -> list[str]:
     """Files, in a stable order, of paths, folders (searched whole), globs, `-` and `hf:` names."""
+    if isinstance(sources, str | Path):
+        raise InputError("text: one name given, a list of names allowed")
     found: list[str] = []
     for source in map(str, sources):
         path = Path(source)

@@ -108,6 +108,11 @@ class Tokenizer:
             raise InputError(f"text: {bad!r} given, a string of whole characters allowed") from None
         return [encoding.ids for encoding in found]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each of a text's tokens stands in it, first character and one past the last."""
+        self.backend.encode_special_tokens = False
+        return list(self.backend.encode(text, add_special_tokens=False).offsets)
+
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
         return [self.backend.id_to_token(int(number)) or "" for number in ids]

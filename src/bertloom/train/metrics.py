@@ -12,44 +12,78 @@ from typing import Any, BinaryIO, Self
 from bertloom.errors import InputError
 from bertloom.files import whole_file
 
+FILE = "metrics.jsonl"
+# Steps that a picture shows; of a longer run every second one is left out, again and again.
+MOST_POINTS = 4096
 
-def read_metrics(file: BinaryIO, until: int | None = None) -> tuple[list[dict[str, Any]], int]:
-    """The lines of an open metrics file up to and with step `until`, and how many bytes they are.
+
+def read_metrics(file: BinaryIO, until: int | None = None) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each line of an open metrics file up to and with step `until`, and the byte where it ends.
 
     Half a line at a killed run's end is left out.
     """
-    rows: list[dict[str, Any]] = []
     size = 0
     for number, line in enumerate(file, 1):
         if not line.endswith(b"\n"):
-            break
+            return
         try:
             row = json.loads(line)
             if until is not None and row["step"] > until:
-                break
+                return
         except (ValueError, KeyError, TypeError):
             raise InputError("is no line of metrics", file.name, number) from None
-        rows.append(row)
         size += len(line)
-    return rows, size
+        yield row, size
 
 
 class Metrics:
-    """`metrics.jsonl` being written, and TensorBoard's events beside it where asked; resuming drops what is redone."""
+    """`metrics.jsonl` being written, and TensorBoard's events beside it where asked; resuming drops what is redone.
 
-    def __init__(self, run: Path, resumed: int, tensorboard: bool):
-        self.path = run / "metrics.jsonl"
+    `tokens` counts those of all steps; `rows` are the held-out measures and the steps that a picture shows.
+    """
+
+    def __init__(self, run: Path, resumed: int):
+        self.run, self.resumed = run, resumed
         # Opened before it is read, so that of two runs in one folder the second is told.
-        self.file = self.path.open("a+b")
+        self.file = (run / FILE).open("a+b")
         _lock(self.file, run)
         self.file.seek(0)
-        self.rows, size = read_metrics(self.file, resumed)
+        self.tokens, self.stride, size = 0, 1, 0
+        self.steps: list[dict[str, Any]] = []
+        self.measures: list[dict[str, Any]] = []
+        for row, end in read_metrics(self.file, resumed):
+            self._keep(row)
+            size = end
         self.file.truncate(size)
-        self.board = _board(run, resumed) if tensorboard else None
+        self.board: Any = None
+
+    def open_board(self) -> None:
+        """Write TensorBoard's events from now on."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise InputError("tensorboard: is not installed: pip install 'bertloom[tensorboard]'") from None
+        self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.resumed + 1)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What a picture shows."""
+        return [*self.steps, *self.measures]
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        if "tokens" not in row:
+            self.measures.append(row)
+            return
+        self.tokens += row["tokens"]
+        if row["step"] % self.stride == 0:
+            self.steps.append(row)
+        if len(self.steps) == 2 * MOST_POINTS:
+            self.stride *= 2
+            self.steps = [one for one in self.steps if one["step"] % self.stride == 0]
 
     def add(self, row: dict[str, Any]) -> None:
         """One line, on disk at once for whoever watches; every number goes to TensorBoard by its name."""
-        self.rows.append(row)
+        self._keep(row)
         self.file.write(json.dumps(row).encode() + b"\n")
         self.file.flush()
         if self.board:
@@ -81,14 +115,6 @@ def _numbers(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]
             yield from _numbers(value, f"{above}{name}/")
         elif above + name != "step":
             yield above + name, value
-
-
-def _board(run: Path, resumed: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("tensorboard: is not installed: pip install 'bertloom[tensorboard]'") from None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=resumed + 1)
 
 
 def _smoothed(values: list[float], share: float = 0.98) -> list[float]:
