@@ -139,6 +139,10 @@ def test_without_a_second_segment_or_a_pooler_pairs_are_refused(tokenizer: Token
         Combined(single)
 
 
+def test_dir_names_the_documented_calls() -> None:
+    assert {"load", "prepare", "pretrain", "Corpus", "Recipe"} <= set(dir(bertloom))
+
+
 def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
     with pytest.raises(InputError, match="no trained mlm head"):
         golden.fill("[MASK]")
@@ -152,6 +156,8 @@ def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
         pretrained.fill("cat " * 100 + "[MASK]")
     with pytest.raises(InputError, match="one text given"):
         golden.encode("a text")
+    with pytest.raises(InputError, match="a string of whole characters"):
+        golden.encode([("a", "b")])  # type: ignore[list-item]
     with pytest.raises(InputError, match="pooling: 'sum'"):
         golden.encode(["a"], "sum")  # type: ignore[arg-type]
 

@@ -44,6 +44,15 @@ def test_a_folder_that_fails_half_way_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_others_may_read_what_a_library_wrote_for_its_owner_alone(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "in").mkdir()
+        (folder / "in" / "private").touch(mode=0o600)
+        (folder / "plain").touch()
+    modes = [(tmp_path / "out" / name).stat().st_mode & 0o777 for name in ("in/private", "plain")]
+    assert modes[0] == modes[1]
+
+
 def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
     left, other = tmp_path / ".out.1.part", tmp_path / ".others.1.part"
     left.mkdir(), other.mkdir()

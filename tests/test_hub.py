@@ -191,3 +191,30 @@ def test_the_folders_name_decides_nothing(written: Path, tmp_path: Path) -> None
     other = tmp_path / "roberta-large"
     written.rename(other)
     assert bertloom.load(other).config == small()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("cls.predictions.transform.dense.weight", None, "no cls.predictions.transform.dense.weight"),
+        ("cls.seq_relationship.bias", None, "no cls.seq_relationship.bias"),
+        ("bert.pooler.dense.bias", None, "no bert.pooler.dense.bias"),
+        ("bert.pooler.dense.bias", torch.zeros(24, dtype=torch.int8), "pooler.dense.bias: int8 given"),
+        ("cls.predictions.bias", torch.full((211,), torch.nan), "mlm.bias: not every weight is finite"),
+    ],
+)
+def test_weights_that_are_none(written: Path, name: str, value: torch.Tensor | None, said: str) -> None:
+    tensors = load_file(written / "model.safetensors")
+    del tensors[name]
+    save_file(tensors if value is None else {**tensors, name: value}, written / "model.safetensors")
+    with pytest.raises(InputError, match=said):
+        bertloom.load(written)
+
+
+@pytest.mark.parametrize("odd", [{"bert.pooler.dense.bias": "text"}, {3: torch.zeros(2)}])
+def test_a_bin_with_something_else_than_weights(written: Path, odd: dict[Any, Any]) -> None:
+    tensors = load_file(written / "model.safetensors")
+    (written / "model.safetensors").unlink()
+    torch.save({**tensors, **odd}, written / "pytorch_model.bin")
+    with pytest.raises(InputError, match="holds more than weights"):
+        bertloom.load(written)

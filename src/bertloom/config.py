@@ -8,7 +8,7 @@ from typing import Any
 
 from bertloom.errors import InputError, nearest
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,7 +93,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         with _held(beside), _said_by_the_system(path):
             yield beside
+            # Some libraries write files that their owner alone may read.
+            readable = beside.stat().st_mode & 0o666
             for file in sorted(beside.rglob("*")):
+                if file.is_file():
+                    file.chmod(readable)
                 flush(file)
             flush(beside)
             os.rename(beside, path)
@@ -137,7 +141,7 @@ def read_text(path: Path) -> str:
     """The text of a file; raises `InputError`, with the line where it is not UTF-8."""
     try:
         data = path.read_bytes()
-        return data.decode()
+        return data.decode().removeprefix("\ufeff")
     except FileNotFoundError:
         raise InputError("no such file", path) from None
     except UnicodeDecodeError as error:

@@ -131,7 +131,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _pickled(file: Path) -> dict[str, Tensor]:
     try:
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        tensors = dict(torch.load(file, map_location="cpu", weights_only=True))
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()):
+            raise TypeError("something else than weights")
+        return tensors
     # Torch's own words would tell the user to run the code.
     except Exception as error:
         raise InputError("is damaged or holds more than weights, and code is never run", file) from error
@@ -168,9 +171,14 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
     for ours, theirs in expanded(config.num_hidden_layers):
         found = [tensors.pop(name) for name in theirs if name in tensors]
         if len(found) == len(theirs):
-            state[ours] = (torch.cat(found) if len(found) > 1 else found[0]).float()
+            state[ours] = _sound(ours, torch.cat(found) if len(found) > 1 else found[0], folder)
         elif found or ours.split(".")[0] not in PARTS:
             missing += theirs
+    for part in PARTS:
+        names = {ours: theirs for ours, theirs in expanded(config.num_hidden_layers) if ours.split(".")[0] == part}
+        if state.keys() & names.keys():
+            # Half a head is none that anyone saved.
+            missing += [name for ours, theirs in names.items() if ours not in state for name in theirs]
     left = [name for name in tensors if OURS.match(name)]
     if missing or left:
         what = [
@@ -178,6 +186,16 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
         ]
         raise InputError(f"weights do not fit a BERT of {config.num_hidden_layers} layers: {'; '.join(what)}", folder)
     return state, sorted(tensors)
+
+
+def _sound(name: str, tensor: Tensor, where: object) -> Tensor:
+    """A tensor in fp32; raises where it holds no numbers that can be computed with."""
+    if not tensor.is_floating_point():
+        raise InputError(f"{name}: {str(tensor.dtype).removeprefix('torch.')} given, floating point allowed", where)
+    tensor = tensor.float()
+    if not bool(tensor.isfinite().all()):
+        raise InputError(f"{name}: not every weight is finite", where)
+    return tensor
 
 
 def load_into(module: torch.nn.Module, state: Mapping[str, Tensor], where: object) -> None:

@@ -135,6 +135,19 @@ def test_damage_is_seen(text_file: Path, tokenizer_folder: Path, tmp_path: Path)
     with pytest.raises(InputError, match=r"shape \(3,\)"):
         Corpus(tmp_path / "c")
     manifest = tmp_path / "c" / "manifest.json"
+    stated = made.manifest
+    vocabulary = stated["vocabulary"]
+    for change in (
+        {"tokens": "x"},
+        {"documents": None},
+        {"sources": 5},
+        {"vocabulary": {**vocabulary, "size": 3}},
+        {"vocabulary": {**vocabulary, "special": {}}},
+        {"vocabulary": {**vocabulary, "special": {**vocabulary["special"], "mask": 99999}}},
+    ):
+        manifest.write_text(json.dumps({**stated, **change}))
+        with pytest.raises(InputError, match=r"manifest\.json: is no corpus's manifest|special tokens"):
+            Corpus(tmp_path / "c")
     manifest.write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="corpus format 99"):
         Corpus(tmp_path / "c")

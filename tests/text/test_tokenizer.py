@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from bertloom.errors import InputError
@@ -112,3 +114,57 @@ def test_case_of_a_bare_list_is_told_by_its_tokens_or_its_settings(tmp_path: Pat
     assert Tokenizer.load(tmp_path).ids(["Paris"]) == [[5]]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
     assert Tokenizer.load(tmp_path).ids(["Paris"]) == [[6]]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_tokenizers_of_other_kinds_stay_what_they_are(kind: str, tmp_path: Path) -> None:
+    lines = ["The cat lives in the house.", "Every house has a cat, and the cat has it."] * 20
+    backend = tokenizers.Tokenizer(models.BPE() if kind == "bpe" else models.Unigram())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = byte_level if kind == "bpe" else pre_tokenizers.Metaspace()
+    special = list(SPECIAL.values())
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    if kind == "unigram":
+        trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="[UNK]", show_progress=False)
+    backend.train_from_iterator(lines, trainer)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    made = Tokenizer.load(tmp_path)
+    assert not made.is_berts
+    made.save(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "vocab.txt").exists()
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    (ours,) = made.ids([lines[1]])
+    assert theirs(lines[1], add_special_tokens=False)["input_ids"] == ours
+    assert Tokenizer.load(tmp_path / "saved").ids([lines[1]]) == [ours]
+    words = sum(made.starts_word[ours])
+    assert words == lines[1].count(" ") + (kind == "unigram"), "a space, spelt out, begins a word"
+
+
+def vocabulary_json(tmp_path: Path, **ids: int) -> Path:
+    """A tokenizer.json with a vocabulary that nobody would train."""
+    word_piece({token: number for number, token in enumerate([*SPECIAL.values(), "the"])}, True, False).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    state = json.loads((tmp_path / "tokenizer.json").read_text())
+    state["model"]["vocab"] |= ids
+    state["model"]["vocab"] = {token: number for token, number in state["model"]["vocab"].items() if number >= 0}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+def test_ids_that_cannot_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two tokens have one id"):
+        Tokenizer.load(vocabulary_json(tmp_path, the=0))
+    with pytest.raises(InputError, match="ids up to 1,000,000,000 for 6 tokens"):
+        Tokenizer.load(vocabulary_json(tmp_path, the=10**9))
+    with pytest.raises(InputError, match=r"is no tokenizer: .*UNK"):
+        Tokenizer.load(vocabulary_json(tmp_path, **{"[UNK]": -1, "the": 7}))
+
+
+def test_settings_beside_a_list_are_true_false_or_null(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\ufeff" + "".join(f"{token}\n" for token in [*SPECIAL.values(), "a"]))
+    assert Tokenizer.load(tmp_path).ids(["a"]) == [[5]]
+    for name in ("strip_accents", "do_lower_case"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: "no"}))
+        with pytest.raises(InputError, match=f"tokenizer_config.json: {name}: 'no' given, true, false or null"):
+            Tokenizer.load(tmp_path)

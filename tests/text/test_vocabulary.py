@@ -83,3 +83,10 @@ def test_the_size_that_is_named_is_the_largest_that_works() -> None:
     assert len(train_vocabulary(texts, most)) == most
     with pytest.raises(InputError, match=f"at most {most} "):
         train_vocabulary(texts, most + 1)
+
+
+def test_a_text_of_many_letters_and_few_joins_fills_its_size() -> None:
+    lines = ["abcdefghij klmnopqrst uvwxyz" for _ in range(3)]
+    assert len(train_vocabulary(lines, 77).vocabulary) == 77
+    with pytest.raises(InputError, match="size: 1000 given, at most 77 supported"):
+        train_vocabulary(lines, 1000)

@@ -34,6 +34,9 @@ def test_metrics_drop_what_is_done_again_and_half_a_line(tmp_path: Path) -> None
 
 
 def test_a_line_that_is_no_metrics_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "tokens": 5}\n')
+    with pytest.raises(InputError, match=r"metrics.jsonl:2: is no line of metrics"):
+        Metrics(tmp_path, 5)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(InputError, match=r"metrics.jsonl:2: is no line of metrics"):
         Metrics(tmp_path, 5)

@@ -70,6 +70,8 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: str | None, said: str
         ("short_length", 256, "from 8 to length"),
         ("schedule", "linaer", "did you mean 'linear'"),
         ("precision", "fp16", "did you mean"),
+        ("output", "a\udcff", "without control characters"),
+        ("corpus", "a\x7f", "without control characters"),
         ("learning_rate", float("nan"), "finite"),
         ("clip", -1.0, "at least 0"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -33,6 +34,10 @@ for _name, _help in COMMANDS.items():
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code: 0 done, 2 the user's mistake, 130 or 143 stopped by a signal."""
     # Stopped by `kill`, a command leaves as by Ctrl-C, through every clean-up on its way.
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal cannot show is spelt out.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)

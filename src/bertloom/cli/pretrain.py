@@ -68,7 +68,7 @@ def pretrain(
             {
                 "output": chosen.output,
                 "finished": finished,
-                "step": last["step"],
+                "step": last.get("step"),
                 "measures": last.get("held_out", {}),
             }
         )

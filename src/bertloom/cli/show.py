@@ -38,7 +38,7 @@ def command(*words: object) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    json.dump(value, sys.stdout, ensure_ascii=False)
+    json.dump(value, sys.stdout, ensure_ascii=not sys.stdout.encoding.lower().startswith("utf"))
     sys.stdout.write("\n")
 
 

@@ -70,6 +70,13 @@ class Corpus:
             self.special = {str(role): int(number) for role, number in self.manifest["vocabulary"]["special"].items()}
             self.vocab_size = int(self.manifest["vocabulary"]["size"])
             self.fingerprint = str(self.manifest["vocabulary"]["fingerprint"])
+            if set(self.special) != {"pad", "unk", "cls", "sep", "mask"}:
+                raise InputError("special tokens missing", self.path)
+            if not all(0 <= number < self.vocab_size for number in self.special.values()):
+                raise InputError("special tokens beyond the vocabulary", self.path)
+            for name in ("documents", "sentences", "tokens"):
+                self.manifest[name] = int(self.manifest[name])
+            self.manifest["sources"] = [str(source) for source in self.manifest["sources"]]
             self.hashes = {name: str(self.manifest["arrays"][name]["sha256"]) for name in ARRAYS}
         self.tokens = self._open("tokens")
         self.word_starts = self._open("word_starts")

@@ -42,7 +42,6 @@ class BulkEncoder:
 
 
 def _separable(tokenizer: Tokenizer) -> bool:
-    state: dict[str, Any] = json.loads(tokenizer.backend.to_str())
-    kinds = [(state[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
-    spaced = any(token["lstrip"] or token["rstrip"] or " " in token["content"] for token in state["added_tokens"])
-    return kinds == ["WordPiece", "BertNormalizer", "BertPreTokenizer"] and not spaced
+    added = json.loads(tokenizer.backend.to_str())["added_tokens"]
+    spaced = any(token["lstrip"] or token["rstrip"] or " " in token["content"] for token in added)
+    return tokenizer.is_berts and not spaced

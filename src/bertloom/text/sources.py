@@ -75,7 +75,7 @@ def expand(sources: Sequence[str | Path]) -> list[str]:
         path = Path(source)
         if not source:
             raise InputError("text: an empty name given, a file, folder, glob or - allowed")
-        if source == "-" or source.startswith("hf:") or path.is_file() or path.is_fifo():
+        if source == "-" or source.startswith("hf:") or (path.exists() and not path.is_dir()):
             found.append(source)
         elif path.is_dir():
             inside = [str(file) for file in sorted(path.rglob("*")) if not file.is_dir() and _known(file)]
@@ -106,6 +106,8 @@ def plain_suffix(source: str) -> str:
 def open_bytes(source: str) -> io.BufferedReader:
     """The decompressed bytes of a source."""
     if source == "-":
+        if sys.stdin is None:
+            raise InputError("standard input is closed", source)
         return cast(io.BufferedReader, sys.stdin.buffer)
     stream: object
     match Path(source).suffix.lower():

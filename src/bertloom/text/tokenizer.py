@@ -21,6 +21,12 @@ from bertloom.files import read_json, read_text, write_json
 # The special tokens by role, as BERT spells them; their order is that of a vocabulary we train.
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 FILES = ("tokenizer.json", "vocab.txt")
+# What makes a tokenizer BERT's.
+PARTS = {"model": "WordPiece", "normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
+# How other models than WordPiece spell a space before a token.
+SPACES = ("Ġ", "▁")
+# Ids a token, beyond which a vocabulary's numbers are a mistake.
+SPARSEST = 100
 LONGEST_WORD = 100
 
 
@@ -69,6 +75,14 @@ class Tokenizer:
                 f"no {' '.join(missing)} in the vocabulary, all of {' '.join(SPECIAL.values())} needed", where
             )
         self.special = Special(**ids)
+        known = backend.get_vocab(with_added_tokens=True)
+        if len(set(known.values())) < len(known):
+            raise InputError("two tokens have one id, an id for each needed", where)
+        if len(self) > SPARSEST * len(known):
+            raise InputError(f"ids up to {len(self) - 1:,} for {len(known):,} tokens, fewer gaps allowed", where)
+        with blaming(where, "is no tokenizer"):
+            backend.encode("\U0001f701")
+        self.parts = [(json.loads(backend.to_str())[part] or {}).get("type") for part in PARTS]
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -87,6 +101,11 @@ class Tokenizer:
         with blaming(file, "is no tokenizer"):
             return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file))
 
+    @property
+    def is_berts(self) -> bool:
+        """Whether it is WordPiece over BERT's normaliser and pre-tokenizer, which never look across a space."""
+        return self.parts == list(PARTS.values())
+
     @cached_property
     def _size(self) -> int:
         return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
@@ -102,6 +121,8 @@ class Tokenizer:
         """
         self.backend.encode_special_tokens = not special
         try:
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
             bad = next((text for text in texts if not _is_text(text)), texts)
@@ -130,8 +151,10 @@ class Tokenizer:
 
     @cached_property
     def starts_word(self) -> npt.NDArray[np.bool_]:
-        """(V,) whether a token begins a word, or goes on one (`##ing`)."""
-        return np.array([not token.startswith("##") for token in self.vocabulary])
+        """(V,) whether a token begins a word, or goes on one (`##ing`; where spaces are spelt out, without one)."""
+        if self.parts[0] == "WordPiece":
+            return np.array([not token.startswith("##") for token in self.vocabulary])
+        return np.array([token.startswith(SPACES) for token in self.vocabulary])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,22 +164,21 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
 
     def save(self, folder: Path, longest: int = 512) -> None:
-        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which `transformers` opens."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens, and BERT's `vocab.txt`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
-        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self.vocabulary), encoding="utf-8")
-        normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
-        write_json(
-            folder / "tokenizer_config.json",
-            {
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        if self.is_berts:
+            (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self.vocabulary), encoding="utf-8")
+            normalizer = json.loads(self.backend.to_str())["normalizer"]
+            settings = {
                 "tokenizer_class": "BertTokenizer",
                 "do_lower_case": bool(normalizer.get("lowercase")),
                 "strip_accents": normalizer.get("strip_accents"),
                 "tokenize_chinese_chars": bool(normalizer.get("handle_chinese_chars", True)),
-                "model_max_length": longest,
-                **{f"{role}_token": token for role, token in SPECIAL.items()},
-            },
-        )
+            }
+        spelt = {f"{role}_token": token for role, token in SPECIAL.items()}
+        write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest, **spelt})
 
 
 def _is_text(value: object) -> bool:
@@ -180,4 +202,8 @@ def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
     lowercase = settings.get(
         "do_lower_case", not any(token.isalpha() and token != token.lower() for token in vocabulary)
     )
-    return word_piece(vocabulary, bool(lowercase), settings.get("strip_accents"))
+    strip_accents = settings.get("strip_accents")
+    for name, value in (("do_lower_case", lowercase), ("strip_accents", strip_accents)):
+        if not isinstance(value, bool | None):
+            raise InputError(f"{name}: {value!r} given, true, false or null allowed", beside)
+    return word_piece(vocabulary, bool(lowercase), strip_accents)

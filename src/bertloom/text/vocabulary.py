@@ -82,8 +82,16 @@ def train_vocabulary(
 
 
 def _learned(words: Counter[str], size: int, min_frequency: int) -> list[str]:
-    """The tokens in order, fewer than `size` where the words hold no more."""
-    kept, pieces = alphabet(words, size // 2)
+    """The tokens in order, fewer than `size` where the words hold no more.
+
+    Characters take half the room, and more where their joins do not fill the rest.
+    """
+    tokens = _learned_over(words, size, size // 2, min_frequency)
+    return tokens if len(tokens) == size else _learned_over(words, size, size - len(SPECIAL), min_frequency)
+
+
+def _learned_over(words: Counter[str], size: int, characters: int, min_frequency: int) -> list[str]:
+    kept, pieces = alphabet(words, characters)
     known = {word: count for word, count in words.items() if len(word) <= LONGEST_WORD and kept.issuperset(word)}
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,

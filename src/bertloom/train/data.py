@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,8 @@ def require_epoch(corpus: Corpus, objective: Any, length: int, batch_size: int) 
 
 def batches(corpus: Corpus, objective: Any, recipe: Recipe, first: int) -> Iterator[list[Batch]]:
     """The micro-batches of steps `first` to the last, in order, the same for any number of workers."""
+    # Who asks for more processes than there are cores knows why.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     examples = DataLoader(
         StepExamples(corpus, objective, recipe),
         sampler=range(first, recipe.steps),

@@ -28,12 +28,19 @@ def read_metrics(file: BinaryIO, until: int | None = None) -> Iterator[tuple[dic
             return
         try:
             row = json.loads(line)
+            if not isinstance(row["step"], int) or ("tokens" in row and not _is_step(row)):
+                raise TypeError
             if until is not None and row["step"] > until:
                 return
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError("is no line of metrics", file.name, number) from None
         size += len(line)
         yield row, size
+
+
+def _is_step(row: dict[str, Any]) -> bool:
+    numbers = [row["tokens"], row["seconds"], row["learning_rate"], *row["losses"].values()]
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 class Metrics:

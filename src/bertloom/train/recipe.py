@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -67,6 +68,9 @@ class Recipe:
             allowed = (int, float) if kind is float else kind
             if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
                 raise InputError(f"{name}: {value!r} given, a {kind.__name__} allowed")
+            # Names of files may hold bytes that are no text, and TOML is text.
+            if isinstance(value, str) and re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", value):
+                raise InputError(f"{name}: {value!r} given, a text without control characters allowed")
             if kind is float and not math.isfinite(value):
                 raise InputError(f"{name}: {value!r} given, a finite number allowed")
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
