@@ -23,7 +23,9 @@ from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing
 from bertloom.files import sha256
-from bertloom.pretraining import Run, precision_on, pretrain, stop_signals
+from bertloom.pretraining import Pretraining as Run
+from bertloom.pretraining import pretrain
+from bertloom.train.run import precision_on, stop_signals
 from bertloom.train.loop import Step
 from bertloom.train.recipe import Recipe
 
@@ -212,7 +214,7 @@ def test_a_start_brings_its_size_and_the_recipe_its_dropout(alone: Path, corpus:
     assert pretrain(given)
     config = bertloom.load(tmp_path / "run").config
     assert (config.hidden_size, config.hidden_dropout_prob) == (128, 0.3)
-    with pytest.raises(InputError, match="model: 'tiny' given beside start"):
+    with pytest.raises(InputError, match="model: 'tiny' given beside from"):
         pretrain(replace(given, model="tiny", output=str(tmp_path / "other")))
 
 
@@ -226,7 +228,7 @@ def test_a_run_goes_on_without_the_model_it_began_with(
     given = replace(whole, output=str(tmp_path / "run"), start="start")
     assert not pretrain(given, watch=stop_after(5))
     shutil.rmtree("start")
-    with pytest.raises(InputError, match="start: 'other' given, the run has 'start'"):
+    with pytest.raises(InputError, match="from: 'other' given, the run has 'start'"):
         pretrain(replace(given, start="other"))
     assert pretrain(replace(given, start=str(tmp_path / "start")))
     assert sha256(tmp_path / "run/model/model.safetensors") == sha256(tmp_path / "whole/model/model.safetensors")

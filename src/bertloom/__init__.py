@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bertloom.corpus import Corpus
     from bertloom.corpus.prepare import prepare
     from bertloom.errors import InputError
+    from bertloom.finetuning.recipe import Tuning, tuning
+    from bertloom.finetuning.tune import finetune
     from bertloom.pretraining import pretrain
     from bertloom.text.tokenizer import Tokenizer
     from bertloom.text.vocabulary import train_vocabulary
@@ -28,11 +30,14 @@ __all__ = [
     "Model",
     "Recipe",
     "Tokenizer",
+    "Tuning",
+    "finetune",
     "load",
     "prepare",
     "preset",
     "pretrain",
     "train_vocabulary",
+    "tuning",
 ]
 
 # Where each name lives; its module, and torch with it, is imported when the name is first used.
@@ -44,11 +49,14 @@ _HOME = {
     "Model": "api",
     "Recipe": "train.recipe",
     "Tokenizer": "text.tokenizer",
+    "Tuning": "finetuning.recipe",
+    "finetune": "finetuning.tune",
     "load": "api",
     "prepare": "corpus.prepare",
     "preset": "config",
     "pretrain": "pretraining",
     "train_vocabulary": "text.vocabulary",
+    "tuning": "finetuning.recipe",
 }
 
 

@@ -1,8 +1,8 @@
-"""The Python calls: `load` a model, then `encode`, `fill`, `next_sentence`, `save`."""
+"""The Python calls: `load` a model, then `encode`, `fill`, `next_sentence`, `predict`, `save`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bertloom import hub
-from bertloom.card import CARD, Training, model_card
+from bertloom.card import CARD, model_card
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError, blaming
 from bertloom.example import Example
@@ -22,6 +22,12 @@ from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import LanguageHead
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
+from bertloom.tasks import SETTINGS, Task, of_config
+from bertloom.tasks.predict import predicted
+from bertloom.tasks.task import Prediction, Record
+from bertloom.text.records import Place
+from bertloom.text.sequence import kept, room, sequence
+from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import FILES, Tokenizer
 
 HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
@@ -32,6 +38,8 @@ HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
 
 # The key of a config that says which heads a run of ours trained; the others are there for `transformers` alone.
 OBJECTIVE = "pretraining_objective"
+# The head on a frozen encoder's features.
+OWN_HEAD = hub.OWN_HEAD.rstrip(".")
 # The one that says how long its sequences were: positions beyond are untrained.
 LENGTH = "pretraining_length"
 
@@ -57,12 +65,15 @@ class Model:
         path: Path,
         unread: Sequence[str] = (),
         card: str | None = None,
+        task: Task | None = None,
     ):
         self.encoder, self.heads, self.others, self.path = encoder.eval(), heads.eval(), dict(others), path
         self._tokenizer = tokenizer
         # Names of weights in the folder that are another task's head.
         self.unread = tuple(unread)
         self.card = card
+        # What it was fine-tuned for, if it was.
+        self.task = task
 
     @property
     def config(self) -> EncoderConfig:
@@ -81,21 +92,12 @@ class Model:
         special, most = self.tokenizer.special, self.config.max_position_embeddings
         if seconds and self.config.type_vocab_size < 2:
             raise InputError("a second text given, one allowed: the model has type_vocab_size 1", self.path)
+        if not seconds:
+            return [Example(*sequence(special, ids[: room(most)])) for ids in self.tokenizer.ids(texts)]
         made = []
-        for first, second in zip(
-            self.tokenizer.ids(texts), self.tokenizer.ids(seconds) if seconds else [None] * len(texts)
-        ):
-            if second is None:
-                ids = [special.cls, *first[: most - 2], special.sep]
-                segments = [0] * len(ids)
-            else:
-                # The longer text gives way first, as in BERT's own code.
-                room = most - 3
-                kept = max(room - len(second), min(len(first), room // 2))
-                first, second = first[:kept], second[: room - min(kept, len(first))]
-                ids = [special.cls, *first, special.sep, *second, special.sep]
-                segments = [0] * (len(first) + 2) + [1] * (len(second) + 1)
-            made.append(Example(np.array(ids), np.array(segments)))
+        for first, second in zip(self.tokenizer.ids(texts), self.tokenizer.ids(seconds)):
+            one, two = kept(len(first), len(second), room(most, pair=True))
+            made.append(Example(*sequence(special, first[:one], second[:two])))
         return made
 
     @torch.no_grad()
@@ -158,6 +160,31 @@ class Model:
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
 
+    def predict(self, records: Iterable[Mapping[str, Any] | str]) -> list[Prediction]:
+        """What a fine-tuned model says of records, `{"text": …}` or the like, or of plain texts, in their order."""
+        if isinstance(records, str | Mapping):
+            raise InputError("records: one given, a list of records allowed")
+        task = self.require_task()
+        given = (
+            (Place("record", n), {"text": one} if isinstance(one, str) else dict(one))
+            for n, one in enumerate(records, 1)
+        )
+        return [prediction for _, prediction in self.predictions(task.made(given, ReadCounts()))]
+
+    def predictions(
+        self, records: Iterable[Record], tokens: int = TOKENS_AT_ONCE
+    ) -> Iterator[tuple[Record, Prediction]]:
+        """Each record of a stream with what the model says of it."""
+        task = self.require_task()
+        return predicted(task, self.encoder, self.heads[task.part], self.tokenizer, records, tokens)
+
+    def require_task(self) -> Task:
+        """What the model was fine-tuned for; raises where it was not."""
+        if self.task is None:
+            had = f"; there are weights of {', '.join(self.unread[:3])}" if self.unread else ""
+            raise InputError(f"is not fine-tuned, a model made by bertloom finetune needed{had}", self.path)
+        return self.task
+
     @property
     def trained(self) -> list[str]:
         """The heads that can be asked: there, not left by pretraining as they were made, with all they stand on."""
@@ -176,18 +203,20 @@ class Model:
         """Every weight by our names; parts the folder did not have are left out."""
         return {**self.encoder.state_dict(), **self.heads.state_dict()}
 
-    def save(self, folder: str | Path, training: Training | None = None) -> None:
-        """Write a Hugging Face folder: config, weights, tokenizer and a model card, which tells of `training`.
+    def save(self, folder: str | Path, card: str | None = None) -> None:
+        """Write a Hugging Face folder: config, weights, tokenizer and a model card.
 
-        Without `training` the card is the one the model came with. A folder that holds something raises.
+        The card is the one the model came with unless one is given. A folder that holds something raises.
         """
         folder = Path(folder)
         refuse_existing(folder)
-        card = self.card
-        if training or card is None:
-            card = model_card(self.config, "mlm" in self.heads, training)
+        card = card or self.card or model_card(self.config, "mlm" in self.heads)
+        told, architecture = self.others, None
+        if self.task:
+            told = {**told, **self.task.labels_in_config(), SETTINGS: self.task.settings()}
+            architecture = self.task.architecture if self.task.part in hub.TASK_PARTS else "BertModel"
         with whole_folder(folder) as beside:
-            hub.write(beside, self.config, self.state(), self.others)
+            hub.write(beside, self.config, self.state(), told, architecture)
             if self._tokenizer is not None:
                 self._tokenizer.save(beside, self.config.max_position_embeddings)
             (beside / CARD).write_text(card, encoding="utf-8")
@@ -204,18 +233,32 @@ def load(model: str | Path) -> Model:
     folder = hub.find(model)
     config, others = hub.read_config(folder)
     state, unread = hub.read_state(folder, config)
+    task = of_config(others, folder / "config.json")
     parts = {name.split(".")[0] for name in state}
+    for part in parts - {task.part if task else None}:
+        if part in (*hub.TASK_PARTS, OWN_HEAD):
+            # A head without a task that we could ask of it.
+            gone = [name for name in state if name.startswith(f"{part}.")]
+            unread += gone
+            state = {name: tensor for name, tensor in state.items() if name not in gone}
+            parts.discard(part)
+    if task and task.part not in parts:
+        raise InputError(f"config.json says {task.name}, but there are no weights {task.part}", folder)
     # Without memory, until the weights are known to fit: a config may claim any size.
     with blaming(folder / "config.json", "describes no model that can be made"), torch.device("meta"):
         encoder = Encoder(config)
         heads = nn.ModuleDict({name: make(config) for name, make in HEADS.items() if name in parts})
+        if task:
+            heads[task.part] = task.head(config)
     if "pooler" not in parts:
+        if task and task.pooled:
+            raise InputError(f"config.json says {task.name}, but there are no weights of a pooler", folder)
         del encoder.pooler
-    hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in HEADS}, folder)
-    hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in HEADS}, folder)
+    hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in heads}, folder)
+    hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in heads}, folder)
     tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in FILES) else None
     if tokenizer is not None and len(tokenizer) > config.vocab_size:
         raise InputError(f"tokenizer of {len(tokenizer):,} tokens, embeddings for {config.vocab_size:,}", folder)
     file = folder / CARD
     card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
-    return Model(encoder, heads, tokenizer, others, folder, unread, card)
+    return Model(encoder, heads, tokenizer, others, folder, unread, card, task)

@@ -91,3 +91,63 @@ def _of_training(config: EncoderConfig, training: Training) -> list[str]:
         *(f"{one.name} = {getattr(recipe, one.name)!r}" for one in fields(recipe) if one.metadata["shapes"]),
         "```\n",
     ]
+
+
+# How the Hub names what a task's models do.
+PIPELINES = {
+    "classify": "text-classification",
+    "tag": "token-classification",
+    "answer": "question-answering",
+    "choose": "multiple-choice",
+}
+SHOWN = {
+    "classify": 'model.predict([{"text": "A fine text."}])',
+    "tag": 'model.predict([{"text": "Anna lives in Paris."}])',
+    "answer": 'model.predict([{"question": "Who lives in Paris?", "context": "Anna lives in Paris."}])',
+    "choose": 'model.predict([{"context": "It rained.", "choices": ["We got wet.", "We sang."]}])',
+}
+
+
+def finetuned_card(config: EncoderConfig, report: Mapping[str, Any]) -> str:
+    """Markdown of a fine-tuned model: its data, scores by seed, settings, how to load."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = str(report["task"])
+    name = f"A BERT of {config.num_hidden_layers} layers and width {config.hidden_size} fine-tuned to {task}"
+    pipeline = PIPELINES.get(task, "feature-extraction")
+    data = ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=["bert", "bertloom"])
+    data.model_name = name
+    data.eval_results = [
+        EvalResult(
+            task_type=pipeline, dataset_type="text", dataset_name="dev", metric_type=metric,
+            metric_value=round(value, 4),
+        )
+        for metric, value in report["scores"].items()
+    ]  # fmt: skip
+    spread = report["over_seeds"]
+    rows = "".join(
+        f"| {metric} | {value:.4g} | {spread[metric]['mean']:.4g} ± {spread[metric]['deviation']:.2g} |\n"
+        for metric, value in report["scores"].items()
+        if metric in spread
+    )
+    seeds = ", ".join(str(run["seed"]) for run in report["runs"])
+    train, dev = report["train"], report["dev"]
+    remarks = "".join(f"- {remark}\n" for remark in report["remarks"])
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {name}\n",
+        f"Fine-tuned from `{report['model']}` with bertloom.\n",
+        "## Data\n",
+        f"{train['records']:,} training records of `{train['source']}`, {dev['records']:,} of `{dev['source']}` to "
+        "choose the checkpoint by; scores are on the latter.\n",
+        remarks,
+        "## Scores\n",
+        f"| on dev | this model | over seeds {seeds} |\n|---|---|---|\n{rows}",
+        "## How to load\n",
+        f'```python\nimport bertloom\n\nmodel = bertloom.load("this-folder")\n{SHOWN.get(task, "")}\n```\n',
+        "## Recipe\n",
+        "```toml",
+        *(f"{key} = {value!r}" for key, value in report["settings"].items()),
+        "```\n",
+    ]
+    return "\n".join(parts)

@@ -38,6 +38,12 @@ BERT_NAMES: dict[str, list[str]] = {
     "mlm.bias": ["cls.predictions.bias"],
     "nsp.*": ["cls.seq_relationship.*"],
 }
+# What stands on it when it is fine-tuned: the same for every family.
+TASK_NAMES: dict[str, list[str]] = {"classifier.*": ["classifier.*"], "qa_outputs.*": ["qa_outputs.*"]}
+NAMES = BERT_NAMES | TASK_NAMES
+# Heads that `transformers` has no place for keep our names behind this one.
+OWN = "bertloom."
+OWN_HEAD = "features."
 # Second names of what is there already: the tied output layer, a buffer of old versions.
 BERT_TWICE = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -54,13 +60,14 @@ REQUIRED = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-PARTS = ("pooler", "mlm", "nsp")
+TASK_PARTS = tuple(name.partition(".")[0] for name in TASK_NAMES)
+PARTS = ("pooler", "mlm", "nsp", *TASK_PARTS)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def expanded(layers: int) -> Iterator[tuple[str, list[str]]]:
-    """Every pair of the table for a number of layers, `*` as weight and bias."""
-    for ours, theirs in BERT_NAMES.items():
+def expanded(layers: int, names: Mapping[str, list[str]] = BERT_NAMES) -> Iterator[tuple[str, list[str]]]:
+    """Every pair of a table for a number of layers, `*` as weight and bias."""
+    for ours, theirs in names.items():
         for number in range(layers) if "{}" in ours else range(1):
             for kind in ("weight", "bias") if "*" in ours else ("",):
                 yield (
@@ -113,7 +120,7 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
         config = EncoderConfig(**{key: value for key, value in given.items() if key in names})
     except InputError as error:
         raise InputError(str(error), file) from None
-    return config, {key: value for key, value in given.items() if key not in names | {"architectures"}}
+    return config, {key: value for key, value in given.items() if key not in names}
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -166,16 +173,21 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
         twin = tensors.pop(second, None)
         if twin is not None and not torch.equal(twin, tensors.setdefault(first, twin)):
             raise InputError(f"{second} differs from {first}, tied weights allowed", folder)
-    state: dict[str, Tensor] = {}
+    own = [name for name in tensors if name.startswith(OWN + OWN_HEAD)]
+    state = {name.removeprefix(OWN): _sound(name, tensors.pop(name), folder) for name in own}
+    whole = {part for part in TASK_PARTS if {f"{part}.weight", f"{part}.bias"} <= tensors.keys()}
     missing: list[str] = []
-    for ours, theirs in expanded(config.num_hidden_layers):
+    for ours, theirs in expanded(config.num_hidden_layers, NAMES):
+        if ours.startswith(TASK_PARTS) and ours.split(".")[0] not in whole:
+            continue  # another library's head of that name
         found = [tensors.pop(name) for name in theirs if name in tensors]
         if len(found) == len(theirs):
             state[ours] = _sound(ours, torch.cat(found) if len(found) > 1 else found[0], folder)
         elif found or ours.split(".")[0] not in PARTS:
             missing += theirs
     for part in PARTS:
-        names = {ours: theirs for ours, theirs in expanded(config.num_hidden_layers) if ours.split(".")[0] == part}
+        pairs = expanded(config.num_hidden_layers, NAMES)
+        names = {ours: theirs for ours, theirs in pairs if ours.split(".")[0] == part}
         if state.keys() & names.keys():
             # Half a head is none that anyone saved.
             missing += [name for ours, theirs in names.items() if ours not in state for name in theirs]
@@ -211,24 +223,35 @@ def load_into(module: torch.nn.Module, state: Mapping[str, Tensor], where: objec
 
 
 def write(
-    folder: Path, config: EncoderConfig, state: Mapping[str, Tensor], others: Mapping[str, Any] | None = None
+    folder: Path,
+    config: EncoderConfig,
+    state: Mapping[str, Tensor],
+    others: Mapping[str, Any] | None = None,
+    architecture: str | None = None,
 ) -> None:
-    """Write `config.json` and `model.safetensors` as `transformers` names and ties them."""
+    """Write `config.json` and `model.safetensors` as `transformers` names and ties them.
+
+    `architecture` is the class there that opens a fine-tuned model.
+    """
     tensors: dict[str, Tensor] = {}
     left = set(state)
-    for ours, theirs in expanded(config.num_hidden_layers):
+    for ours, theirs in expanded(config.num_hidden_layers, NAMES):
         if ours in state:
             left.remove(ours)
             for name, part in zip(theirs, state[ours].detach().cpu().chunk(len(theirs))):
                 tensors[name] = part.contiguous()
+    for name in sorted(left):
+        if name.startswith(OWN_HEAD):
+            left.remove(name)
+            tensors[OWN + name] = state[name].detach().cpu().contiguous()
     assert not left, f"no names for {sorted(left)}"
     has = {part: any(name.startswith(f"{part}.") for name in state) for part in PARTS}
-    architecture = (
+    architecture = architecture or (
         "BertForPreTraining" if has["nsp"] and has["mlm"] else "BertForMaskedLM" if has["mlm"] else "BertModel"
     )
     if architecture == "BertModel":
         tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS[0], metadata={"format": "pt"})
-    settings = {"architectures": [architecture], "model_type": "bert", **(others or {}), **config.to_dict()}
+    settings = {"model_type": "bert", **(others or {}), "architectures": [architecture], **config.to_dict()}
     write_json(folder / "config.json", json.loads(json.dumps(settings)))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -17,27 +14,27 @@ from torch import nn
 
 from bertloom import hub
 from bertloom.api import LENGTH, OBJECTIVE, Model, load
-from bertloom.card import Training
+from bertloom.card import Training, model_card
 from bertloom.config import EncoderConfig, preset, short_name
 from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import HELD_OUT
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
-from bertloom.files import remains, remove_remains
 from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
+from bertloom.model.packed import Batch
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train import checkpoint
 from bertloom.train.data import batches, require_epoch
-from bertloom.train.loop import Step, steps
-from bertloom.train.memory import give_back_memory
-from bertloom.train.metrics import FILE, Metrics, draw_curves
+from bertloom.train.loop import Step
+from bertloom.train.metrics import draw_curves
 from bertloom.train.optimizer import adamw, peak_rate, rate_at
 from bertloom.train.recipe import Recipe, read_recipe
+from bertloom.train.run import Run, claim_folder, precision_on, stop_signals
 
 
-class Run:
+class Pretraining(Run[Measure]):
     """A recipe made into a corpus, an encoder, an objective and an optimiser; `first` is the step to go on from."""
 
     def __init__(self, recipe: Recipe, warn: Callable[[str], None]):
@@ -52,11 +49,14 @@ class Run:
         for part in filter(None, (self.corpus, self.held_out)):
             part.verify()
         if recipe.start and recipe.model:
-            raise InputError(f"model: {recipe.model!r} given beside start, which has a size of its own; one allowed")
+            raise InputError(f"model: {recipe.model!r} given beside from, which has a size of its own; one allowed")
         if not recipe.start:
             # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
-        self._claim_folder()
+        self.seed, self.clip, self.last, self.keep = recipe.seed, recipe.clip, recipe.steps, recipe.keep
+        self.save_every, self.evaluate_every = recipe.save_every, recipe.evaluate_every
+        self.tensorboard, self.identity = recipe.tensorboard, self.corpus.identity
+        claim_folder(self.folder, self._differing)
         found = checkpoint.newest(self.folder, warn)
         # The checkpoint has all that the run began with.
         started = load(recipe.start) if recipe.start and not found else None
@@ -69,25 +69,11 @@ class Run:
                 self.objective.epoch(self.held_out, recipe.length_at(place))
         self.first = self._resume(*found) if found else 0
 
-    def _claim_folder(self) -> None:
-        """Take an empty folder, or one of the very same recipe."""
-        file = self.folder / "recipe.toml"
-        if file.is_file():
-            known = Recipe(**read_recipe(file))
-            if os.path.abspath(known.start) == os.path.abspath(self.recipe.start):
-                known = replace(known, start=self.recipe.start)
-            different = self.recipe.differing(known)
-            if different:
-                said = "; ".join(f"{key}: {new!r} given, the run has {old!r}" for key, (new, old) in different.items())
-                raise InputError(f"is the run of another recipe ({said}); give another --output", self.folder)
-        elif os.path.lexists(self.folder) and not (self.folder.is_dir() and self._hardly_begun()):
-            raise InputError("is there and is no run; give another --output", self.folder)
-
-    def _hardly_begun(self) -> bool:
-        """Whether the folder holds nothing but what a run that was killed at once left behind."""
-        metrics = self.folder / FILE
-        left = {metrics} if metrics.is_file() and not metrics.stat().st_size else set()
-        return set(self.folder.iterdir()) <= {*remains(self.folder), *left}
+    def _differing(self, file: Path) -> dict[str, tuple[Any, Any]]:
+        known = Recipe(**read_recipe(file))
+        if os.path.abspath(known.start) == os.path.abspath(self.recipe.start):
+            known = replace(known, start=self.recipe.start)
+        return self.recipe.differing(known)
 
     def _config(self, saved: Path | None, started: Model | None) -> EncoderConfig:
         """The config of a checkpoint's model, of the model to start with, or of the named size."""
@@ -134,6 +120,8 @@ class Run:
                 )
         for module in (self.encoder, self.objective, self.idle):
             module.to(device)
+        peak = peak_rate(recipe, config.hidden_size)
+        self.rate = partial(rate_at, peak=peak, steps=recipe.steps, warmup=recipe.warmup, schedule=recipe.schedule)
         self.optimizer = adamw(
             [*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay
         )
@@ -155,15 +143,16 @@ class Run:
         """The size, or the folder it began with."""
         return self.recipe.model or Path(self.recipe.start).name
 
-    @property
-    def rate(self) -> Callable[[int], float]:
-        """The rate by step."""
-        recipe = self.recipe
-        peak = peak_rate(recipe, self.config.hidden_size)
-        return partial(rate_at, peak=peak, steps=recipe.steps, warmup=recipe.warmup, schedule=recipe.schedule)
+    def recipe_of_run(self) -> Recipe:
+        """The recipe."""
+        return self.recipe
 
-    def measure(self, step: int) -> dict[str, Measure]:
-        """The held-out measures after a step, at its length: positions it did not reach are still new."""
+    def batches(self) -> Iterator[list[Batch]]:
+        """Drawn from the corpus."""
+        return batches(self.corpus, self.objective, self.recipe, self.first)
+
+    def measure(self, done: int) -> dict[str, Measure]:
+        """The held-out measures at the length of the moment: positions that no step reached are still new."""
         if self.held_out is None:
             return {}
         recipe = self.recipe
@@ -172,62 +161,22 @@ class Run:
         asked.load_state_dict(self.objective.state_dict())
         asked.to(next(self.encoder.parameters()).device).eval()
         return held_out(
-            self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length_at(step),
+            self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length_at(done - 1),
             tokens=recipe.micro_tokens,
         )  # fmt: skip
 
-    def _told(self, step: int) -> dict[str, Any]:
+    def _told(self, done: int) -> dict[str, Any]:
         """What a saved config says beside the sizes."""
-        return {OBJECTIVE: self.recipe.objective, LENGTH: self.recipe.length_at(step - 1)}
+        return {OBJECTIVE: self.recipe.objective, LENGTH: self.recipe.length_at(done - 1)}
 
-    def save(self, step: int, measures: dict[str, Measure], tokens: int) -> None:
-        """A checkpoint after `step` steps, with a whole model folder in it."""
+    def write_model(self, folder: Path, done: int, measures: dict[str, Measure], tokens: int) -> None:
+        """The model with its heads and a card."""
         heads = nn.ModuleDict(self.objective.heads)
         heads.update(dict(self.idle.items()))
-        model = Model(self.encoder, heads, self.tokenizer, self._told(step), self.folder)
-        training = Training(self.recipe, self.corpus.manifest, measures, step, tokens)
-        checkpoint.save(
-            self.folder, step, lambda folder: model.save(folder, training), self.optimizer, self.recipe.keep,
-            self.corpus.identity,
-        )  # fmt: skip
-
-    def train(self, stopped: Callable[[], bool]) -> Iterator[tuple[Step, dict[str, Measure]]]:
-        """Each step done, with held-out measures where it made them; metrics and checkpoints on the way."""
-        recipe = self.recipe
-        made = batches(self.corpus, self.objective, recipe, self.first)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with Metrics(self.folder, self.first) as metrics:
-            remove_remains(self.folder)
-            recipe.write(self.folder / "recipe.toml")
-            if recipe.tensorboard:
-                metrics.open_board()
-            if newest := checkpoint.at(self.folder, self.first):
-                # Killed between a checkpoint's rename and the next line, the link is one behind.
-                checkpoint.point(self.folder, newest)
-                self.draw(metrics.rows)
-            loop = steps(
-                self.encoder, self.objective, self.optimizer, made,
-                first=self.first, rate=self.rate, seed=recipe.seed, clip=recipe.clip, precision=self.precision,
-            )  # fmt: skip
-            for step in loop:
-                done = step.number + 1
-                row = {"step": done, **{key: value for key, value in asdict(step).items() if key != "number"}}
-                metrics.add(row)
-                last = done == recipe.steps or stopped()
-                saving = last or done % recipe.save_every == 0
-                measures: dict[str, Measure] = {}
-                if saving or (recipe.evaluate_every and done % recipe.evaluate_every == 0):
-                    measures = self.measure(step.number)
-                    if measures:
-                        held = {name: asdict(one) for name, one in measures.items()}
-                        metrics.add({"step": done, "held_out": held})
-                if saving:
-                    self.save(done, measures, metrics.tokens)
-                    self.draw(metrics.rows)
-                    give_back_memory()
-                yield step, measures
-                if last:
-                    return
+        model = Model(self.encoder, heads, self.tokenizer, self._told(done), self.folder)
+        model.save(
+            folder, model_card(self.config, True, Training(self.recipe, self.corpus.manifest, measures, done, tokens))
+        )
 
     def draw(self, rows: list[dict[str, Any]]) -> None:
         """`curves.png` as it stands."""
@@ -239,48 +188,17 @@ class Run:
 def pretrain(
     recipe: Recipe,
     *,
-    watch: Callable[[Run, Step, dict[str, Measure]], None] = lambda run, step, measures: None,
+    watch: Callable[[Pretraining, Step, dict[str, Measure]], None] = lambda run, step, measures: None,
     warn: Callable[[str], None] = print,
 ) -> bool:
     """Run a recipe to its end, from its beginning or its newest checkpoint; False where a signal stopped it early.
 
     A signal to stop (Ctrl-C, SIGTERM) saves first.
     """
-    run = Run(recipe, warn)
+    run = Pretraining(recipe, warn)
     done = run.first
     with stop_signals() as stopped:
         for step, measures in run.train(stopped):
             watch(run, step, measures)
             done = step.number + 1
     return done == recipe.steps
-
-
-def precision_on(device: torch.device, asked: str = "auto") -> str:
-    """`bf16` or `fp32`: what is asked for, or what the device is fast at."""
-    if asked != "auto":
-        return asked
-    # Older GPUs compute bf16 in software.
-    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_it else "fp32"
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C and SIGTERM ask for an end instead of making one; a second Ctrl-C makes it."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        # Signals can be caught in the main thread alone; elsewhere the caller has them.
-        before = {}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -194,7 +194,7 @@ BAD = [
     ("pretrain --corpus {c} --output {t}/r --seed 18446744073709551616", "seed: 18446744073709551616 given"),
     ("pretrain --corpus {c} --output {t}/r --clip inf", "clip: inf given"),
     ("pretrain --corpus {c} --output {t}/r --dropout 0.999", "dropout: 0.999 given"),
-    ("pretrain --corpus {c} --output {t}/r --start {run} --model base", "model: 'base' given beside start"),
+    ("pretrain --corpus {c} --output {t}/r --from {run} --model base", "model: 'base' given beside from"),
     ("pretrain --corpus {t}/broken --output {t}/r", "manifest.json: is no corpus's manifest"),
     ("pretrain {t}/later.toml", "later.toml:2: key unknown 'step'"),
     ("evaluate {run} --suite blimp --data {t}/half.jsonl", "half.jsonl:1: is not JSON"),

@@ -6,8 +6,9 @@ import io
 import os
 import signal
 import sys
+from typing import Annotated
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from bertloom.errors import InputError
 
@@ -23,12 +24,27 @@ COMMANDS = {
     "vocab": "Train a WordPiece vocabulary on text.",
     "prepare": "Turn text into a prepared corpus.",
     "pretrain": "Pretrain a BERT on a prepared corpus, or go on where it stopped.",
-    "evaluate": "Measure a pretrained model on held-out text or minimal pairs.",
+    "finetune": "Fine-tune a model for a task, or go on where it stopped.",
+    "predict": "Ask a fine-tuned model of every record of a file.",
+    "evaluate": "Measure a model: held-out text, minimal pairs, or a task's data.",
     "fill": "Fill each [MASK] of a text.",
     "plan": "Say what a run will take before it is started.",
 }
 for _name, _help in COMMANDS.items():
-    app.command(f"bertloom.cli.{_name}:{_name}", name=_name, help=_help)
+    # A command of several commands is asked for help itself.
+    _flags = {"help_flags": ()} if _name in ("finetune",) else {}
+    app.command(f"bertloom.cli.{_name}:{_name}", name=_name, help=_help, **_flags)
+
+
+def commands(name: str, text: str) -> App:
+    """A command that is made of several."""
+    return App(
+        name=f"bertloom {name}", help=text, help_format="plaintext", result_action="return_value", version_flags=()
+    )
+
+
+# Whatever stands after such a command is for its own parser.
+Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Whole
+from bertloom.cli.options import TaskColumns, Whole
 
 
 def evaluate(
@@ -15,13 +15,16 @@ def evaluate(
     *,
     corpus: Annotated[Path | None, Parameter(help="Prepared corpus; its held-out part if it has one.")] = None,
     suite: Annotated[Literal["blimp"] | None, Parameter(help="Minimal pairs scored without fine-tuning.")] = None,
-    data: Annotated[Path | None, Parameter(help="The suite's JSONL file.")] = None,
+    data: Annotated[
+        str | None, Parameter(help="Labelled records of a fine-tuned model's task, or the suite's JSONL file.")
+    ] = None,
+    fields: Annotated[TaskColumns, Parameter(name="*")] = TaskColumns(),  # noqa: B008
     examples: Annotated[Whole | None, Parameter(help="Most examples of the corpus. [default: 2000]")] = None,
     length: Annotated[Whole | None, Parameter(help="Most tokens of an example. [default: the run's, or 128]")] = None,
     seed: Annotated[Whole | None, Parameter(help="Seed of the examples and masks. [default: 0]")] = None,
     json: bool = False,
 ) -> None:
-    """Measure a pretrained model: held-out losses beside guessing, or grammar by minimal pairs.
+    """Measure a model: held-out losses beside guessing, grammar by minimal pairs, or a fine-tuned model's scores.
 
     Parameters
     ----------
@@ -33,10 +36,10 @@ def evaluate(
     from bertloom.api import LENGTH, load
     from bertloom.errors import InputError
 
-    if (corpus is None) == (suite is None) or (suite is None) != (data is None):
-        raise InputError("evaluate: give either --corpus DIR or --suite blimp --data FILE")
-    if suite is not None and (examples, length, seed) != (None, None, None):
-        raise InputError("evaluate: --examples, --length and --seed are for --corpus; a suite is scored whole")
+    if (corpus is None) == (data is None) or (suite is not None and data is None):
+        raise InputError("evaluate: give either --corpus DIR, --suite blimp --data FILE, or a task's --data FILE")
+    if data is not None and (examples, length, seed) != (None, None, None):
+        raise InputError("evaluate: --examples, --length and --seed are for --corpus; other data is scored whole")
     examples, seed = (2000 if examples is None else examples), seed or 0
     if examples < 1 or (length is not None and length < 8) or seed < 0:
         raise InputError(f"examples: {examples}, length: {length}, seed: {seed} given, at least 1, 8 and 0 allowed")
@@ -45,8 +48,42 @@ def evaluate(
         if length is None:
             length = int(loaded.others.get(LENGTH, min(128, loaded.config.max_position_embeddings)))
         _on_corpus(loaded, corpus, examples, length, seed, json)
-    elif data is not None:
-        _on_pairs(loaded, data, json)
+    elif suite is not None:
+        _on_pairs(loaded, Path(str(data)), json)
+    else:
+        _on_task(loaded, str(data), fields.given, json)
+
+
+def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None:
+    from bertloom.cli.finetune import show_confusion
+    from bertloom.cli.show import print_json, print_table, remarks, say
+    from bertloom.errors import InputError
+    from bertloom.tasks.metrics import require_libraries
+    from bertloom.tasks.task import with_options
+    from bertloom.text.sources import ReadCounts
+
+    require_libraries()
+    task = model.task = with_options(model.require_task(), columns)
+    counts, records = ReadCounts(), []
+    for record in task.read(data, counts):
+        task.require(record)
+        records.append(record)
+    if not records:
+        raise InputError("no records in it, at least one needed", data)
+    with remarks.status("Predicting"):
+        predictions = [prediction for _, prediction in model.predictions(records)]
+    scores = task.score(predictions, records)
+    labels, matrix = task.confusion(predictions, records) or ([], None)
+    for what, number in counts.mended.items():
+        say(f"{number:,} × {what}")
+    if json:
+        found = {} if matrix is None else {"confusion": {"labels": labels, "matrix": matrix.tolist()}}
+        print_json({"task": task.name, "data": data, "records": len(records), "scores": scores, **found})
+        return
+    rows = [(name, f"{value:.4f}") for name, value in scores.items()]
+    print_table(f"{task.name}: {len(records):,} records of {data}", ("", "score"), rows)
+    if matrix is not None:
+        show_confusion(labels, matrix.tolist())
 
 
 def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, json: bool) -> None:

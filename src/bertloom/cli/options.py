@@ -58,3 +58,21 @@ class Reading:
     def options(self) -> ReadOptions:
         """The same for the readers."""
         return ReadOptions(**asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskColumns:
+    """Where a data set differs from the one a model was fine-tuned on."""
+
+    text: Annotated[str | None, Parameter(help="Column of the text, where it is not the training file's.")] = None
+    pair: Annotated[str | None, Parameter(help="Column of the second text, likewise.")] = None
+    label: Annotated[str | None, Parameter(help="Column of the label, likewise.")] = None
+    columns: Annotated[str | None, Parameter(help="Names of a table's columns where it has no header.")] = None
+    on_bad: Annotated[
+        Literal["error", "skip"] | None, Parameter(help="Stop at a bad row, or leave it out and count it.")
+    ] = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What is not as in training."""
+        return {name: value for name, value in vars(self).items() if value is not None}

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, make_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Whole
+from bertloom.cli.flags import flags, given
 from bertloom.train.recipe import Recipe, resolved
 
-_KINDS = {name: Whole if kind is int else kind for name, kind in get_type_hints(Recipe).items()}
-# Every recipe key as a flag that is None unless given, so that flags can stand over a recipe's file.
-Flags = make_dataclass(
-    "Flags",
-    [
-        (
-            one.name,
-            Annotated[
-                _KINDS[one.name] | None,
-                Parameter(
-                    help=f"{one.metadata['help']} [{one.default if one.default != '' else 'none'}]",
-                    show_default=False,
-                ),
-            ],
-            None,
-        )
-        for one in fields(Recipe)
-    ],
-    kw_only=True,
-    frozen=True,
-)
+_KINDS = get_type_hints(Recipe)
+Flags = flags("Flags", __name__, ((one, _KINDS[one.name]) for one in fields(Recipe)))
 
 
 def pretrain(
     recipe: Annotated[Path | None, Parameter(name="")] = None,
     /,
     *,
-    flags: Any = Flags(),  # noqa: B008
+    keys: Any = Flags(),  # noqa: B008
     json: bool = False,
 ) -> int:
     """Pretrain a BERT on a prepared corpus; the same command again goes on where it stopped.
@@ -54,8 +35,7 @@ def pretrain(
     from bertloom.pretraining import pretrain as run
     from bertloom.train.metrics import FILE, read_metrics
 
-    given = {name: value for name, value in vars(flags).items() if value is not None}
-    chosen = resolved(recipe, given)
+    chosen = resolved(recipe, given(keys))
     watcher = Watcher(quiet=json)
     with watcher:
         finished = run(chosen, watch=watcher, warn=say)
@@ -79,9 +59,8 @@ def pretrain(
     return 0 if finished else 130
 
 
-Flags.__module__ = __name__
 # The hint is a value made above, which a written annotation cannot name.
-pretrain.__annotations__["flags"] = Annotated[Flags, Parameter(name="*")]
+pretrain.__annotations__["keys"] = Annotated[Flags, Parameter(name="*")]
 
 
 class Watcher:
@@ -105,8 +84,6 @@ class Watcher:
 
     def __call__(self, run: Any, step: Any, measures: dict[str, Any]) -> None:
         """Show a step, and its held-out measures above the bar."""
-        from bertloom.cli.show import percent
-
         self.done = step.number + 1
         now = step.tokens / step.seconds
         self.speed = now if not self.speed else 0.95 * self.speed + 0.05 * now
@@ -115,8 +92,14 @@ class Watcher:
         if self.task is None:
             self.progress.start()
             start = {"completed": run.first, "said": said}
-            self.task = self.progress.add_task(run.name, total=run.recipe.steps, **start)
+            self.task = self.progress.add_task(run.name, total=run.last, **start)
         self.progress.update(self.task, completed=self.done, said=said)
-        if measures:
-            parts = [f"{name} {one.loss:.3f}, {percent(one.accuracy)} right" for name, one in measures.items()]
-            self.progress.console.print(f"step {self.done:,}  held out: {'; '.join(parts)}", markup=False)
+        for said in self.said(run, self.done, measures) if measures else []:
+            self.progress.console.print(said, markup=False)
+
+    def said(self, run: Any, done: int, measures: dict[str, Any]) -> list[str]:
+        """Lines about held-out measures."""
+        from bertloom.cli.show import percent
+
+        parts = [f"{name} {one.loss:.3f}, {percent(one.accuracy)} right" for name, one in measures.items()]
+        return [f"step {done:,}  held out: {'; '.join(parts)}"]

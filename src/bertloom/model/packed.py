@@ -32,7 +32,8 @@ class Batch:
     """T tokens of B sequences end to end: three (T,) tensors and the B lengths.
 
     `read` (R,) are the rows that heads look at, in order; None means all. `targets` holds, by name, rows of the
-    encoder's output and labels, both (M,).
+    encoder's output and labels, both (M,) or the labels (M, …). `groups` is how many of the sequences, in order, each
+    example is made of.
     """
 
     input_ids: Tensor
@@ -41,6 +42,7 @@ class Batch:
     lengths: tuple[int, ...]
     read: Tensor | None = None
     targets: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    groups: tuple[int, ...] = ()
 
     @cached_property
     def starts(self) -> Tensor:
@@ -94,8 +96,9 @@ def _apart(run: list[int]) -> Tensor:
 def pack(examples: Sequence[Example]) -> Batch:
     """Examples end to end; where they carry targets, only the rows those name are read."""
     assert examples, "a batch has at least one example"
-    lengths = tuple(len(example) for example in examples)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    parts = [example.lengths or (len(example),) for example in examples]
+    lengths = tuple(length for part in parts for length in part)
+    offsets = np.concatenate([[0], np.cumsum([len(example) for example in examples])])
     rows = {
         name: np.concatenate([offset + example.targets[name][0] for offset, example in zip(offsets, examples)])
         for name in examples[0].targets
@@ -109,13 +112,15 @@ def pack(examples: Sequence[Example]) -> Batch:
         for name, where in rows.items()
         if read is not None
     }
+    every = read is None or len(read) == offsets[-1]
     return Batch(
         input_ids=torch.from_numpy(np.concatenate([example.input_ids for example in examples])),
         segment_ids=torch.from_numpy(np.concatenate([example.segment_ids for example in examples])),
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
         lengths=lengths,
-        read=None if read is None else torch.from_numpy(read.astype(np.int64)),
+        read=None if read is None or every else torch.from_numpy(read.astype(np.int64)),
         targets=targets,
+        groups=tuple(map(len, parts)),
     )
 
 
@@ -128,3 +133,17 @@ def by_tokens(lengths: Sequence[int], budget: int) -> list[slice]:
             start, total = index, 0
         total += length
     return [*slices, slice(start, len(lengths))]
+
+
+def grouped_log_softmax(logits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(M, K) log-probabilities over the rows of each group; groups of `sizes` rows stand end to end."""
+    owner = torch.repeat_interleave(torch.tensor(sizes, device=logits.device))  # (M,)
+    index = owner[:, None].expand_as(logits)
+    most = (
+        logits.detach()
+        .new_full((len(sizes), logits.shape[1]), -torch.inf)
+        .scatter_reduce(0, index, logits.detach(), "amax")
+    )
+    shifted = logits - most[owner]
+    totals = torch.zeros_like(most).index_add(0, owner, shifted.exp())
+    return shifted - totals.log()[owner]

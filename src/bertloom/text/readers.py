@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bertloom.errors import InputError, blaming
+from bertloom.text.records import hub_data_set
 from bertloom.text.sources import ReadCounts, ReadOptions, expand, extra, lines, open_bytes, plain_suffix
 
 PASSAGE_CHARACTERS = 200_000
@@ -198,18 +199,7 @@ def _parquet(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraph
 
 
 def _data_set(source: str, options: ReadOptions, counts: ReadCounts) -> Paragraphs:
-    """`hf:NAME[:CONFIG][:SPLIT]`, streamed by the `datasets` library; the split is `train` unless named."""
-    name, *rest = source.removeprefix("hf:").split(":")
-    split = rest[-1] if rest else "train"
-    config = rest[0] if len(rest) > 1 else None
-    if not name:
-        raise InputError("no data set named, hf:NAME[:CONFIG][:SPLIT] allowed", source)
-    datasets = extra("datasets", "data")
-    try:
-        records = datasets.load_dataset(name, config, split=split, streaming=True)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(str(error).splitlines()[0], source) from None
-    for number, record in enumerate(records, 1):
+    for number, record in enumerate(hub_data_set(source), 1):
         yield from _record(partial(dict, record), options, counts, source, number)
 
 

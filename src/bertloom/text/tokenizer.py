@@ -134,6 +134,12 @@ class Tokenizer:
         self.backend.encode_special_tokens = False
         return list(self.backend.encode(text, add_special_tokens=False).offsets)
 
+    def pieces(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Of each text its ids and where each stands in it; special tokens written out in it are ordinary letters."""
+        self.backend.encode_special_tokens = True
+        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in found]
+
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
         return [self.backend.id_to_token(int(number)) or "" for number in ids]

@@ -25,10 +25,12 @@ def save(
     optimizer: torch.optim.Optimizer,
     keep: int,
     corpus: str = "",
+    best: int | None = None,
 ) -> Path:
     """Save the state after `step` steps; earlier checkpoints beyond the newest `keep` go, and damaged later ones.
 
-    `corpus` is what the data order goes by; a resume compares it.
+    `corpus` is what the data order goes by; a resume compares it. `best` is a step whose checkpoint stays, and is
+    pointed at.
     """
     target = run / f"{PREFIX}{step:08d}"
     if damaged := at(run, step):
@@ -40,10 +42,12 @@ def save(
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         hashes = {str(file.relative_to(folder)): sha256(file) for file in files}
         write_json(folder / MANIFEST, {"step": step, "torch": torch.__version__, "corpus": corpus, "files": hashes})
-    point(run, target)
+    chosen = (at(run, best) if best is not None else None) or target
+    point(run, chosen)
     found = all_in(run)
     for old in [*found[: found.index(target)], *found[found.index(target) + keep :]]:
-        shutil.rmtree(old)
+        if old != chosen:
+            shutil.rmtree(old)
     return target
 
 

@@ -90,7 +90,7 @@ def steps(
             losses = accumulate(encoder, objective, micro, autocast)
         norm = float(clip_gradients(parameters, clip))
         for group in optimizer.param_groups:
-            group["lr"] = rate(number)
+            group["lr"] = rate(number) * group.get("scale", 1.0)
         _require_finite(number, losses, norm, rate(number), encoder)
         optimizer.step()
         tokens = sum(len(batch.input_ids) for batch in micro)

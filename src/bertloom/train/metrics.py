@@ -134,32 +134,66 @@ def _smoothed(values: list[float], share: float = 0.98) -> list[float]:
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, title: str, guessing: dict[str, float]) -> None:
-    """Losses over steps, held-out ones as dots, guessing as a dashed line; rate and speed below."""
-    from matplotlib.figure import Figure
-
+    """Losses over steps, held-out ones as dots, guessing as a dashed line; rate and speed beside them."""
     steps = [row for row in rows if "tokens" in row]
-    measured = [row for row in rows if "held_out" in row]
     names = sorted({name for row in steps for name in row["losses"]})
-    figure = Figure(figsize=(4.2 * max(2, len(names) + 1), 4.2), layout="constrained")
-    axes = figure.subplots(1, max(2, len(names) + 1))
+    figure, axes = _figure(max(2, len(names) + 1), title)
     for name, axis in zip(names, axes):
-        x, y = [row["step"] for row in steps], [row["losses"][name] for row in steps]
-        axis.plot(x, y, color="#9ecae1", linewidth=0.7, label="training")
-        axis.plot(x, _smoothed(y), color="#08519c", linewidth=1.6, label="training, smoothed")
-        if measured:
-            dots = [row["held_out"][name]["loss"] for row in measured]
-            axis.plot([row["step"] for row in measured], dots, "o-", color="#d94801", markersize=4, label="held out")
+        _draw_loss(axis, rows, name, "held out")
         if name in guessing:
             axis.axhline(guessing[name], color="#636363", linestyle="--", linewidth=1, label="guessing")
-        axis.set(title=f"{name.upper()} loss", xlabel="step", ylabel="nats")
         axis.legend(fontsize=8)
-    rate, speed = axes[-1], axes[-1].twinx()
+    _draw_rate(axes[-1], steps)
+    _save(figure, path)
+
+
+def draw_scores(rows: list[dict[str, Any]], path: Path, title: str, metric: str) -> None:
+    """A task's loss in training and on dev, its deciding metric on dev; rate and speed beside them."""
+    steps, measured = ([row for row in rows if kind in row] for kind in ("tokens", "held_out"))
+    (name,) = steps[0]["losses"]
+    figure, axes = _figure(3, title)
+    _draw_loss(axes[0], rows, name, "dev")
+    axes[0].legend(fontsize=8)
+    scores = [row["held_out"][name][metric] for row in measured]
+    axes[1].plot([row["step"] for row in measured], scores, "o-", color="#d94801", markersize=4)
+    if scores:
+        best = scores.index(max(scores))
+        axes[1].plot(measured[best]["step"], scores[best], "o", color="#31a354", markersize=8, label="best, kept")
+        axes[1].legend(fontsize=8)
+    axes[1].set(title=f"{metric} on dev", xlabel="step")
+    _draw_rate(axes[2], steps)
+    _save(figure, path)
+
+
+def _figure(panels: int, title: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * panels, 4.2), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    return figure, figure.subplots(1, panels)
+
+
+def _draw_loss(axis: Any, rows: list[dict[str, Any]], name: str, aside: str) -> None:
+    steps, measured = ([row for row in rows if kind in row] for kind in ("tokens", "held_out"))
+    x, y = [row["step"] for row in steps], [row["losses"][name] for row in steps]
+    axis.plot(x, y, color="#9ecae1", linewidth=0.7, label="training")
+    axis.plot(x, _smoothed(y), color="#08519c", linewidth=1.6, label="training, smoothed")
+    if measured:
+        dots = [row["held_out"][name]["loss"] for row in measured]
+        axis.plot([row["step"] for row in measured], dots, "o-", color="#d94801", markersize=4, label=aside)
+    axis.set(title=f"{name.upper() if len(name) < 5 else name} loss", xlabel="step", ylabel="nats")
+
+
+def _draw_rate(rate: Any, steps: list[dict[str, Any]]) -> None:
+    speed = rate.twinx()
     x = [row["step"] for row in steps]
     rate.plot(x, [row["learning_rate"] for row in steps], color="#31a354", label="learning rate")
     speed.plot(x, _smoothed([row["tokens"] / row["seconds"] for row in steps], 0.9), color="#756bb1", linewidth=1)
     rate.set(title="Rate (green) and tokens/s (violet)", xlabel="step")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     speed.set_ylim(bottom=0)
-    figure.suptitle(title, fontsize=10)
+
+
+def _save(figure: Any, path: Path) -> None:
     with whole_file(path) as beside:
         figure.savefig(beside, dpi=120, format="png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,18 @@ def decayed(parameters: Iterable[tuple[str, nn.Parameter]]) -> tuple[Named, Name
     return [pair for pair in named if pair[1].ndim > 1], [pair for pair in named if pair[1].ndim <= 1]
 
 
-def adamw(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> torch.optim.AdamW:
-    """BERT's optimiser over named parameters; its rate is set before every step."""
-    matrices, others = decayed(parameters)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def adamw(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    weight_decay: float,
+    scale: Callable[[str], float] = lambda name: 1.0,
+) -> torch.optim.AdamW:
+    """BERT's optimiser over named parameters; its rate is set before every step, times a name's `scale`."""
+    named = list(parameters)
+    groups = []
+    for share in sorted({scale(name) for name, _ in named}, reverse=True):
+        matrices, others = decayed(pair for pair in named if scale(pair[0]) == share)
+        groups.append({"params": matrices, "weight_decay": weight_decay, "scale": share})
+        groups.append({"params": others, "weight_decay": 0.0, "scale": share})
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-6, fused=True)
 

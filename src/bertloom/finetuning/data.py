@@ -1,0 +1,153 @@
+"""Training and dev data read, checked and made into examples before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bertloom.api import Model
+from bertloom.errors import InputError
+from bertloom.finetuning.recipe import Tuning
+from bertloom.tasks.augment import augmented
+from bertloom.tasks.task import TARGET, Feature, Record, Task
+from bertloom.text.records import rows
+from bertloom.text.sources import ReadCounts
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A task that knows its labels, and both sides' records and features."""
+
+    task: Task
+    train: list[Record]
+    dev: list[Record]
+    features: list[Feature]
+    dev_features: list[list[Feature]]
+
+    def epoch(self, recipe: Tuning) -> int:
+        """Steps of one pass."""
+        return math.ceil(len(self.features) / recipe.batch_size)
+
+    def steps(self, recipe: Tuning) -> int:
+        """Steps of a run."""
+        return max(1, round(recipe.epochs * self.epoch(recipe)))
+
+    @property
+    def identity(self) -> str:
+        """A hash of every example, which the order of the data goes by."""
+        state = hashlib.sha256()
+        for one in self.features:
+            state.update(one.input_ids.tobytes() + one.targets[TARGET][1].tobytes())
+        return state.hexdigest()[:32]
+
+
+def read(recipe: Tuning, model: Model, say: Say) -> Data:
+    """Both files, what is to be said of them said; raises where they cannot be learned from or scored."""
+    task = recipe.task
+    counts = ReadCounts()
+    train = load(task, recipe.train, counts)
+    task = train.task
+    if not train.records:
+        raise InputError("no records in it, at least two needed", recipe.train)
+    task = task.learn(train.records)
+    metric = recipe.metric or task.metrics[0]
+    dev = load(task, recipe.dev, counts)
+    if not dev.records:
+        raise InputError("no records in it, at least one needed", recipe.dev)
+    for side in (train, dev):
+        for record in side.records:
+            task.require(record)
+    for what, number in counts.mended.items():
+        say(f"{number:,} × {what}")
+    say(f"{len(train.records):,} training and {len(dev.records):,} dev records; best by {metric} on dev")
+    for remark in (*task.remarks(train.records), *overlaps(task, train.records, dev.records)):
+        say(remark)
+    records = [*train.records, *new_records(recipe, task, train.records, model)]
+    if len(records) > len(train.records):
+        say(f"{len(records) - len(train.records):,} new training records by {recipe.augment}")
+    features = [one for made in task.features(records, model.tokenizer, model.config) for one in made]
+    dev_features = task.features(dev.records, model.tokenizer, model.config)
+    if not features:
+        raise InputError("no token of any record carries a label, at least one needed", recipe.train)
+    for name, examples in (("training", features), ("dev", [one for made in dev_features for one in made])):
+        if cut := sum(one.cut for one in examples):
+            most = task.most(model.config)
+            said = f"{cut:,} of {len(examples):,} {name} examples are longer than {most} tokens and were cut"
+            say(said + (": --long windows reads them whole" if hasattr(task, "long") else ""))
+    return Data(task, train.records, dev.records, features, dev_features)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The records of a file, and the task with what its first row told."""
+
+    task: Task
+    records: list[Record]
+
+
+def load(task: Task, source: str, counts: ReadCounts) -> Loaded:
+    """All records of a file."""
+    shown = task
+    if type(task).shown is not Task.shown:
+        names = [name.strip() for name in task.columns.split(",")] if task.columns else []
+        first = next(rows(source, names, task.reading, ReadCounts()), None)
+        if first:
+            shown = task.shown(first[1], first[0])
+    return Loaded(shown, list(shown.read(source, counts)))
+
+
+def overlaps(task: Task, train: Sequence[Record], dev: Sequence[Record]) -> list[str]:
+    """What stands twice in the training file, with one answer or with several, and what stands in dev too."""
+    owners: dict[Hashable, list[Record]] = defaultdict(list)
+    for record in train:
+        owners[task.key(record)].append(record)
+    twice = [same for same in owners.values() if len(same) > 1]
+    disputed = [same for same in twice if len({task.gold(one) for one in same}) > 1]
+    seen = [record for record in dev if task.key(record) in owners]
+    said = []
+    if twice:
+        more = sum(len(same) - 1 for same in twice)
+        said.append(f"{more:,} training records repeat others, as {twice[0][1].place} does {twice[0][0].place}")
+    if disputed:
+        number = sum(map(len, disputed))
+        said.append(
+            f"{number:,} training records have another answer than the same text elsewhere (label noise), as "
+            f"{disputed[0][0].place} and {disputed[0][1].place}"
+        )
+    if seen:
+        said.append(
+            f"{len(seen):,} of {len(dev):,} dev records stand in the training file too, as {seen[0].place}: scores on "
+            "them say little"
+        )
+    return said
+
+
+def new_records(recipe: Tuning, task: Task, records: Sequence[Record], model: Model) -> list[Record]:
+    """Augmented copies of training records."""
+    if not recipe.ways:
+        return []
+    if "mask" in recipe.ways:
+        model.head("mlm")
+
+    def fill(text: str) -> list[list[tuple[str, float]]]:
+        (ids,) = model.tokenizer.ids([text])
+        if len(ids) > model.config.max_position_embeddings - 2:
+            return []
+        return [[(one.token, one.probability) for one in best] for best in model.fill(text, top=10)]
+
+    rng = np.random.default_rng(recipe.seed)
+    made = []
+    for way in recipe.ways:
+        for record in list(records) * recipe.augment_copies:
+            text = task.text_of(record)
+            if text is None:
+                raise InputError(f"augment: {recipe.augment} given, none allowed for {task.name}")
+            made.append(task.with_text(record, augmented(text, way, recipe.augment_share, rng, fill)))
+    return made

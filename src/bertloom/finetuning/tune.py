@@ -1,0 +1,237 @@
+"""A fine-tuning from its recipe to the model that is shipped, over one seed or several."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bertloom.api import Model, load
+from bertloom.card import finetuned_card
+from bertloom.errors import InputError
+from bertloom.files import read_json, write_json
+from bertloom.finetuning.data import Data, read
+from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
+from bertloom.finetuning.report import FILE, draw_confusion, over_fitting, over_seeds
+from bertloom.finetuning.run import Finetuning, Scores
+from bertloom.tasks.metrics import best_temperature, calibration, require_libraries
+from bertloom.tasks.predict import grouped
+from bertloom.train import checkpoint
+from bertloom.train.loop import Step
+from bertloom.train.metrics import FILE as METRICS
+from bertloom.train.metrics import read_metrics
+from bertloom.train.run import RECIPE, claim_folder, stop_signals
+
+# How far a restarted run's seed lies from the one that learned nothing.
+NEXT_SEED = 1000
+Watch = Callable[[Finetuning, Step, dict[str, Scores]], None]
+
+
+@dataclass
+class _Work:
+    """What the runs of a fine-tuning share."""
+
+    recipe: Tuning
+    folder: Path
+    start: Model
+    data: Data
+    watch: Watch
+    say: Callable[[str], None]
+    stopped: Callable[[], bool]
+
+
+def finetune(
+    recipe: Tuning,
+    *,
+    watch: Watch = lambda run, step, measures: None,
+    say: Callable[[str], None] = print,
+    begin: Callable[[dict[str, Any]], None] = lambda settings: None,
+) -> dict[str, Any] | None:
+    """Run a recipe to its end, from its beginning or from where it stopped; its report, None where a signal stopped it.
+
+    `begin` is told the settings as they are resolved, before anything is trained.
+    `OUTPUT/model` is the best seed's best checkpoint, `OUTPUT/report.json` the report.
+    """
+    folder = Path(recipe.output)
+    claim_folder(folder, lambda file: recipe.differing(_known(file, recipe)))
+    if (folder / FILE).is_file() and (folder / "model").is_dir():
+        say(f"{folder} is finished; another --output begins again")
+        report: dict[str, Any] = read_json(folder / FILE)
+        return report
+    require_libraries()
+    start = load(recipe.model)
+    remarks: list[str] = []
+
+    def told(text: str) -> None:
+        remarks.append(text)
+        say(text)
+
+    data = read(recipe, start, told)
+    begin(_settings(recipe, start, data))
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe.write(folder / RECIPE)
+    with stop_signals() as stopped:
+        work = _Work(recipe, folder, start, data, watch, told, stopped)
+        runs: list[dict[str, Any]] = []
+        for number in range(recipe.seeds):
+            found = _alive(work, recipe.seed + number)
+            if found is None:
+                return None
+            runs.append(found)
+    return _shipped(work, runs, remarks)
+
+
+def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
+    """Every key with the value that an automatic one has."""
+    length = data.task.most(model.config)
+    dropout = model.config.hidden_dropout_prob if recipe.dropout == -1 else recipe.dropout
+    return {
+        **recipe.values(),
+        "learning_rate": recipe.rate(model.config.hidden_size),
+        "metric": recipe.metric or data.task.metrics[0],
+        "dropout": dropout,
+        "length": length,
+        "steps": data.steps(recipe),
+    }
+
+
+def _known(file: Path, recipe: Tuning) -> Tuning:
+    task, given = read_tuning(file)
+    if task != recipe.task.name:
+        raise InputError(f"is a fine-tuning for {task}, {recipe.task.name} given; give another --output", file.parent)
+    return tuning(task, given)
+
+
+def _alive(work: _Work, seed: int) -> dict[str, Any] | None:
+    """The report of a seed's run, or of another's where that one learned nothing; None where a signal stopped it."""
+    dead: list[int] = []
+    while True:
+        found = _one(work, seed)
+        if found is None or found["dead"] is None or len(dead) == work.recipe.restarts:
+            break
+        dead.append(seed)
+        seed += NEXT_SEED
+        work.say(f"seed {dead[-1]} learned nothing: it answers {found['dead']} to everything; again with seed {seed}")
+    if found is not None and found["dead"] is not None:
+        work.say(
+            f"seed {seed} learned nothing either: it answers {found['dead']} to everything; a lower --learning-rate, "
+            "more --epochs or more data may help"
+        )
+    return None if found is None else {**found, "dead_before": dead}
+
+
+def _one(work: _Work, seed: int) -> dict[str, Any] | None:
+    """The report of one seed's run, from where it stopped or as it was written."""
+    folder = work.folder / f"seed-{seed}"
+    if (folder / FILE).is_file():
+        found: dict[str, Any] = read_json(folder / FILE)
+        return found
+    run = Finetuning(work.recipe, seed, folder, work.start, work.data, work.say)
+    done = run.first
+    for step, measures in run.train(work.stopped):
+        work.watch(run, step, measures)
+        done = step.number + 1
+    with (folder / METRICS).open("rb") as file:
+        rows = [row for row, _ in read_metrics(file)]
+    measured = [row for row in rows if "held_out" in row]
+    if done < run.last and not run.ends(measured):
+        return None
+    best = run.best(measured)
+    assert best is not None, "the last step is measured"
+    model = load(folder / "model")
+    predictions = _predictions(model, work.data)[0]
+    if remark := over_fitting(rows, run.task.name, run.epoch):
+        work.say(remark)
+    trained = [row for row in rows if "tokens" in row]
+    found = {
+        "seed": seed,
+        "scores": next(row["held_out"][run.task.name] for row in measured if row["step"] == best),
+        "metric": run.metric,
+        "best_step": best,
+        "steps": done,
+        "epochs": round(best / run.epoch, 2),
+        "seconds": round(sum(row["seconds"] for row in trained), 1),
+        "tokens": sum(row["tokens"] for row in trained),
+        "samples_per_second": round(_samples(run, done) / max(1e-9, sum(row["seconds"] for row in trained)), 2),
+        "dead": work.data.task.dead(predictions, work.data.dev),
+    }
+    write_json(folder / FILE, found)
+    return found
+
+
+def _samples(run: Finetuning, done: int) -> int:
+    """Examples that so many steps saw."""
+    whole, rest = divmod(done, run.epoch)
+    return whole * len(run.data.features) + min(rest * run.recipe.batch_size, len(run.data.features))
+
+
+def _predictions(model: Model, data: Data) -> tuple[list[dict[str, Any]], Any]:
+    """What a saved model says of dev, and its logits by record."""
+    from bertloom.tasks.predict import outputs
+
+    task, made = model.require_task(), data.dev_features
+    logits, _ = outputs(task, model.encoder, model.heads[task.part], [one for features in made for one in features])
+    by_record = list(grouped(map(len, made), logits))
+    return [task.decode(*one) for one in zip(data.dev, made, by_record)], by_record
+
+
+def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dict[str, Any]:
+    """The best run's model in its final form, the report and the pictures; the runs' checkpoints go."""
+    recipe, folder, data = work.recipe, work.folder, work.data
+    metric = runs[0]["metric"]
+    best = max(runs, key=lambda run: float(run["scores"][metric]))
+    source = folder / f"seed-{best['seed']}"
+    model = load(source / "model")
+    predictions, logits = _predictions(model, data)
+    task = data.task.tuned(predictions, data.dev)
+    fitted: dict[str, float] = {}
+    if recipe.calibrate:
+        task, fitted = _calibrated(task, data, logits)
+    model.task = task
+    groups = zip(data.dev, data.dev_features, logits)
+    predictions = [task.decode(*one) for one in groups]
+    scores = task.score(predictions, data.dev)
+    report: dict[str, Any] = {
+        "task": task.name,
+        "metric": metric,
+        "shipped": best["seed"],
+        "scores": scores,
+        "over_seeds": over_seeds(runs),
+        "runs": runs,
+        "calibration": fitted,
+        "model": recipe.model,
+        "train": {"source": recipe.train, "records": len(data.train), "examples": len(data.features)},
+        "dev": {"source": recipe.dev, "records": len(data.dev)},
+        "settings": _settings(recipe, model, data),
+        "remarks": remarks,
+    }
+    if confusion := task.confusion(predictions, data.dev):
+        labels, matrix = confusion
+        report["confusion"] = {"labels": labels, "matrix": matrix.tolist()}
+        draw_confusion(matrix, labels, folder / "confusion.png")
+    if not (folder / "model").is_dir():
+        model.save(folder / "model", finetuned_card(model.config, report))
+    shutil.copyfile(source / "curves.png", folder / "curves.png")
+    write_json(folder / FILE, report)
+    for old in folder.glob("seed-*"):
+        for left in checkpoint.all_in(old):
+            shutil.rmtree(left)
+        if (old / "model").is_symlink():
+            os.unlink(old / "model")
+    return report
+
+
+def _calibrated(task: Any, data: Data, logits: Any) -> tuple[Any, dict[str, float]]:
+    """The task with the temperature that fits dev, and how far confidence lay from accuracy before and after."""
+    pairs = [pair for made, own in zip(data.dev_features, logits) for pair in task.choices(made, own)]
+    chosen, gold = [one for one, _ in pairs], [wanted for _, wanted in pairs]
+    temperature = best_temperature(chosen, gold)
+    fitted: Mapping[str, float] = {
+        "temperature": temperature,
+        "ece_before": calibration(chosen, gold),
+        "ece_after": calibration(chosen, gold, temperature),
+    }
+    return replace(task, temperature=temperature), dict(fitted)

@@ -1,0 +1,332 @@
+"""A question answered by a span of a text, or by nothing (Devlin et al. 2019, §4.2, §4.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import numpy as np
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.files import read_json
+from bertloom.tasks import metrics
+from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, learned, option, softmax
+from bertloom.text.records import Place, Row, text_of
+from bertloom.text.sequence import sequence
+from bertloom.text.sources import ReadCounts, plain_suffix
+from bertloom.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bertloom.model.packed import Batch
+
+# Candidates of a window, and of a question, that are weighed against each other; BERT's own numbers.
+CANDIDATES, BEST = 20, 20
+# A longer question is cut here, so that windows have room for the text.
+LONGEST_QUESTION = 64
+# Texts with this share of Hangul are scored as KorQuAD's.
+HANGUL = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Record):
+    """A question on a text; `answers` are spellings and where they begin, () where there is none, None if unknown."""
+
+    question: str
+    context: str
+    answers: tuple[tuple[str, int], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Task):
+    """SQuAD 1.1, 2.0, KorQuAD: the best span over windows, or nothing where that scores higher."""
+
+    name: ClassVar[str] = "answer"
+    architecture: ClassVar[str] = "BertForQuestionAnswering"
+    part: ClassVar[str] = "qa_outputs"
+    form: ClassVar[str] = '{"id": …, "question": …, "context": …, "answers": {"text": […], "answer_start": […]}}'
+
+    stride: int = option(128, "Tokens that windows of a long text share.")
+    longest: int = option(30, "Most tokens of an answer.")
+    script: str = option(
+        "auto", "How answers are compared: squad (words), korquad (characters); auto tells by the text.",
+        ("auto", "squad", "korquad"),
+    )  # fmt: skip
+    nothing: bool = learned(False)
+    threshold: float = learned(0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("stride", 0), ("longest", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: {getattr(self, name)} given, at least {least} allowed")
+
+    def most(self, config: EncoderConfig) -> int:
+        """SQuAD's 384 tokens unless a length is given."""
+        return min(super().most(config), self.length or 384)
+
+    # Reading
+
+    def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
+        """SQuAD's JSON, or a row for each question."""
+        if plain_suffix(source) == ".json":
+            yield from self.made(_squad(source), counts)
+        else:
+            yield from super().read(source, counts)
+
+    def record(self, row: Row, place: Place) -> Question:
+        """A question, its text, and answers that stand where they are said to."""
+        context = text_of(row, "context", place)
+        answers = _answers(row, place)
+        for text, start in answers or ():
+            there = context[start : start + len(text)]
+            if there != text or start < 0:
+                raise place.error(f"answer {text[:60]!r} does not stand at {start}, {there[:60]!r} does")
+        return Question(
+            place=place,
+            id=str(row.get("id", "")),
+            question=text_of(row, "question", place),
+            context=context,
+            answers=answers,
+        )
+
+    # Learning
+
+    def learn(self, records: Sequence[Record]) -> Self:
+        """Whether nothing may be the answer, and which script compares."""
+        questions = [cast(Question, record) for record in records]
+        seen: dict[str, Place] = {}
+        for one in questions:
+            self.require(one)
+            if one.id and seen.setdefault(one.id, one.place) is not one.place:
+                raise one.place.error(f"id {one.id!r} stands at {seen[one.id]} too, once allowed")
+        if not any(one.answers for one in questions):
+            raise questions[0].place.error("no question has an answer, at least one needed")
+        script = self.script
+        if script == "auto":
+            letters = "".join(text for one in questions[:500] for text, _ in one.answers or ())
+            share = sum("\uac00" <= letter <= "\ud7a3" for letter in letters) / max(1, len(letters))
+            script = "korquad" if share >= HANGUL else "squad"
+        return replace(self, nothing=any(not one.answers for one in questions), script=script)
+
+    def require(self, record: Record) -> None:
+        """Answers, or the word that there are none."""
+        one = cast(Question, record)
+        if one.answers is None:
+            raise one.place.error(f"no answers, rows like {self.form} needed")
+
+    def key(self, record: Record) -> Hashable:
+        """Question and text."""
+        one = cast(Question, record)
+        return (one.question, one.context)
+
+    def gold(self, record: Record) -> Hashable:
+        """The answers."""
+        return cast(Question, record).answers
+
+    def remarks(self, records: Sequence[Record]) -> list[str]:
+        """How many questions, texts and answers."""
+        questions = [cast(Question, record) for record in records]
+        none = sum(not one.answers for one in questions)
+        texts = len({one.context for one in questions})
+        return [
+            f"{len(questions):,} questions on {texts:,} texts, {none:,} without an answer; compared as {self.script}"
+        ]
+
+    # Computing
+
+    def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
+        """Windows over each text, the question before each; an answer outside a window is nothing there."""
+        if config.type_vocab_size < 2:
+            raise InputError("answer: a model with type_vocab_size 1 given, 2 needed to tell question and text apart")
+        questions, most = [cast(Question, record) for record in records], self.most(config)
+        texts = list(dict.fromkeys(one.context for one in questions))
+        pieces = dict(zip(texts, tokenizer.pieces(texts)))
+        asked = tokenizer.ids([one.question for one in questions], special=False)
+        made = []
+        for one, question in zip(questions, asked):
+            ids, places = pieces[one.context]
+            question, cut = (
+                question[: min(LONGEST_QUESTION, most // 2)],
+                len(question) > min(LONGEST_QUESTION, most // 2),
+            )
+            free = most - len(question) - 3
+            step = max(1, free - min(self.stride, free - 1))
+            begins = range(0, max(1, len(ids) - free + step), step)
+            gold = _gold_pieces(one, places)
+            made.append([self._window(tokenizer, question, ids, places, at, free, gold, cut) for at in begins])
+        return made
+
+    def _window(
+        self,
+        tokenizer: Tokenizer,
+        question: list[int],
+        ids: list[int],
+        places: list[tuple[int, int]],
+        at: int,
+        free: int,
+        gold: tuple[int, int] | None,
+        cut: bool,
+    ) -> Feature:
+        whole, segments = sequence(tokenizer.special, question, ids[at : at + free])
+        first = len(question) + 2
+        labels = np.zeros((len(whole), 2), np.int64)
+        inside = gold is not None and at <= gold[0] and gold[1] < at + free
+        for side in range(2):
+            labels[first + gold[side] - at if gold is not None and inside else 0, side] = 1
+        target = (np.arange(len(whole)), labels)
+        where = (first, np.array(places[at : at + free], np.int64).reshape(-1, 2))
+        return Feature(whole, segments, {TARGET: target}, cut=cut, where=where)
+
+    def head(self, config: EncoderConfig) -> nn.Module:
+        """Two logits a token: begins here, ends here."""
+        from bertloom.tasks.heads import RowHead
+
+        return RowHead(config, 2, drops=False)
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean of the cross entropies of start and end, over each sequence's tokens."""
+        from bertloom.model.packed import grouped_log_softmax
+
+        shares = grouped_log_softmax(logits.float(), batch.lengths)
+        return -(shares * batch.targets[TARGET][1]).sum() / 2
+
+    def count(self, batch: Batch) -> int:
+        """Windows."""
+        return len(batch.lengths)
+
+    def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
+        """The best span over all windows with its place and probability, and how much better nothing is (`null`)."""
+        one = cast(Question, record)
+        null = min(float(window[0].sum()) for window in logits)
+        found: list[tuple[float, int, int]] = []
+        for feature, window in zip(features, logits):
+            first, places = feature.where
+            found += _candidates(window[first : first + len(places)], places, self.longest)
+        found = sorted(set(found), key=lambda one: (-one[0], one[1], one[2]))[:BEST]
+        scores = [score for score, _, _ in found] + ([null] if self.nothing or not found else [])
+        shares = softmax(np.array(scores))
+        score, start, end = found[0] if found else (null, 0, 0)
+        margin = null - score
+        told: Prediction = {"id": one.id} if one.id else {}
+        if found and (not self.nothing or margin <= self.threshold):
+            told |= {"answer": one.context[start:end], "start": start, "end": end, "probability": float(shares[0])}
+        else:
+            told |= {"answer": "", "start": None, "end": None, "probability": float(shares[-1])}
+        return {**told, "null": margin, "best": one.context[start:end]}
+
+    # Measuring
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """By the script."""
+        if self.script == "korquad":
+            return ("korquad_f1", "korquad_exact")
+        return ("f1", "exact") if self.nothing else ("f1", "exact_match")
+
+    def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
+        """In percent, by the names of the official scripts."""
+        golds = [[text for text, _ in cast(Question, record).answers or ()] for record in records]
+        answers = [one["answer"] for one in predictions]
+        if self.script == "korquad":
+            scores = metrics.answer_scores(golds, answers, metrics.korquad_exact, metrics.korquad_f1)
+            return metrics.means(scores, {"f1": "korquad_f1", "exact": "korquad_exact"})
+        if not self.nothing:
+            scores = metrics.answer_scores(golds, answers, metrics.squad_exact, metrics.squad_f1)
+            return metrics.means(scores, {"f1": "f1", "exact": "exact_match"})
+        best, nulls = [one["best"] for one in predictions], [one["null"] for one in predictions]
+        return metrics.squad2(golds, best, nulls, self.threshold)
+
+    def tuned(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> Self:
+        """The threshold of nothing that gives the best F1."""
+        if not self.nothing:
+            return self
+        golds = [[text for text, _ in cast(Question, record).answers or ()] for record in records]
+        best, nulls = [one["best"] for one in predictions], [one["null"] for one in predictions]
+        return replace(self, threshold=metrics.squad2(golds, best, nulls, 0.0)["best_f1_thresh"])
+
+    def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
+        """Nothing to every question, where some have an answer."""
+        if len({one["answer"] for one in predictions}) > 1 or len(predictions) < 2:
+            return None
+        return repr(predictions[0]["answer"] or "nothing")
+
+
+def _squad(source: str) -> Iterator[tuple[Place, Row]]:
+    """SQuAD's JSON: articles of paragraphs of questions."""
+    given = read_json_file(source)
+    try:
+        for article in given["data"]:
+            for paragraph in article["paragraphs"]:
+                for asked in paragraph["qas"]:
+                    row = {**asked, "context": paragraph["context"]}
+                    yield Place(f"{source}: question {asked['id']}"), row
+    except (KeyError, TypeError) as error:
+        raise InputError(f"is no SQuAD JSON: {type(error).__name__} {error}", source) from None
+
+
+def read_json_file(source: str) -> Any:
+    """The JSON of a file, compressed or not."""
+    from pathlib import Path
+
+    from bertloom.text.sources import open_bytes
+
+    if Path(source).suffix == ".json":
+        return read_json(Path(source))
+    with open_bytes(source) as stream:
+        try:
+            return json.load(stream)
+        except ValueError as error:
+            raise InputError(f"is not JSON: {error}", source) from None
+
+
+def _answers(row: Row, place: Place) -> tuple[tuple[str, int], ...] | None:
+    """Spellings and starts, of SQuAD's list or the Hub's two lists; None where a row has no word on them."""
+    if row.get("is_impossible"):
+        return ()
+    given = row.get("answers")
+    if given is None:
+        return None
+    with_place = partial(_checked, place=place)
+    if isinstance(given, dict):
+        texts, starts = given.get("text"), given.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            raise place.error("answers hold no lists text and answer_start of one length")
+        return tuple(map(with_place, zip(texts, starts)))
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise place.error(f"answers: a {type(given).__name__} given, a list of texts with answer_start allowed")
+    return tuple(with_place((one.get("text"), one.get("answer_start"))) for one in given)
+
+
+def _checked(answer: tuple[Any, Any], place: Place) -> tuple[str, int]:
+    text, start = answer
+    if not isinstance(text, str) or not text.strip() or type(start) is not int:
+        raise place.error(f"answer {text!r} at {start!r} given, a text and a whole number allowed")
+    return text, start
+
+
+def _gold_pieces(one: Question, places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """First and last piece of the first answer; None where there is none, or no piece stands for it."""
+    if not one.answers:
+        return None
+    text, start = one.answers[0]
+    end = start + len(text)
+    touched = [number for number, (low, high) in enumerate(places) if low < end and start < high]
+    return (touched[0], touched[-1]) if touched else None
+
+
+def _candidates(window: Array, places: Array, longest: int) -> list[tuple[float, int, int]]:
+    """The best spans of a window (n, 2) as (score, first character, end), none longer than `longest` pieces."""
+    if not len(window):
+        return []
+    begins, ends = ((-window[:, side]).argsort(kind="stable")[:CANDIDATES] for side in range(2))
+    size = ends[None, :] - begins[:, None]
+    rows, columns = np.nonzero((size >= 0) & (size < longest))
+    scores = window[begins[rows], 0] + window[ends[columns], 1]
+    best = (-scores).argsort(kind="stable")[:BEST]
+    return [(float(scores[n]), int(places[begins[rows[n]], 0]), int(places[ends[columns[n]], 1])) for n in best]

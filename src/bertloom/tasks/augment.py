@@ -1,0 +1,56 @@
+"""New training texts out of old ones, for small sets (Wei & Zou 2019; Wu et al. 2019): plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+MASK = "[MASK]"
+# Given a text with masks, of each the likeliest words with their probabilities.
+Fill = Callable[[str], Sequence[Sequence[tuple[str, float]]]]
+
+
+def _chosen(count: int, share: float, rng: np.random.Generator) -> list[int]:
+    """A share of `count` places, at least one."""
+    return sorted(rng.permutation(count)[: max(1, round(share * count))].tolist())
+
+
+def delete(text: str, share: float, rng: np.random.Generator) -> str:
+    """The text without a share of its words; one word always stays."""
+    words = text.split()
+    gone = set(_chosen(len(words), share, rng)) if len(words) > 1 else set()
+    return " ".join(word for number, word in enumerate(words) if number not in gone) or words[0]
+
+
+def swap(text: str, share: float, rng: np.random.Generator) -> str:
+    """The text with a share of its words exchanged for others of it."""
+    words = text.split()
+    for place in _chosen(len(words), share / 2, rng) if len(words) > 1 else []:
+        other = int(rng.integers(len(words)))
+        words[place], words[other] = words[other], words[place]
+    return " ".join(words)
+
+
+def replace(text: str, share: float, rng: np.random.Generator, fill: Fill) -> str:
+    """The text with a share of its words replaced by others that a masked language model puts there."""
+    words = text.split()
+    places = _chosen(len(words), share, rng) if words else []
+    masked = [MASK if number in places else word for number, word in enumerate(words)]
+    for place, candidates in zip(places, fill(" ".join(masked))):
+        new = [(word, share) for word, share in candidates if word.isalnum() and word.lower() != words[place].lower()]
+        if new:
+            shares = np.array([share for _, share in new])
+            words[place] = new[int(rng.choice(len(new), p=shares / shares.sum()))][0]
+    return " ".join(words)
+
+
+# By name; `mask` needs the model to fill in.
+WAYS = ("mask", "delete", "swap")
+
+
+def augmented(text: str, way: str, share: float, rng: np.random.Generator, fill: Fill) -> str:
+    """The text changed in the way of that name."""
+    if way == "mask":
+        return replace(text, share, rng, fill)
+    return (delete if way == "delete" else swap)(text, share, rng)

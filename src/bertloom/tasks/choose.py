@@ -1,0 +1,247 @@
+"""The best of several continuations or answers (Devlin et al. 2019, §4.4)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.files import read_text
+from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, option, softmax
+from bertloom.text.records import Place, Row, rows, text_of
+from bertloom.text.sequence import kept, room, sequence
+from bertloom.text.sources import ReadCounts, plain_suffix
+from bertloom.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bertloom.model.packed import Batch
+
+LETTERS = "ABCDEFGHIJ"
+ENDING = re.compile(r"(?:ending|choice|option|answer)_?(\d+)")
+CONTEXTS = ("context", "passage", "article", "story", "sent1", "startphrase", "premise", "text")
+QUESTIONS = ("question", "sent2")
+LABELS = ("label", "answer", "gold")
+# An MCTest line: id, properties, story, then four times a question and four statements.
+MCTEST, MCTEST_COLUMNS = re.compile(r"mc\d+\."), 23
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Record):
+    """A text, choices that may follow it, each with its question before it, and the number of the right one."""
+
+    context: str
+    choices: tuple[str, ...]
+    right: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choose(Task):
+    """SWAG, MCTest, and their like: one score a choice, softmax over them."""
+
+    name: ClassVar[str] = "choose"
+    architecture: ClassVar[str] = "BertForMultipleChoice"
+    pooled: ClassVar[bool] = True
+    form: ClassVar[str] = '{"context": …, "question": …, "choices": […], "label": 0}'
+
+    questions: bool = option(False, "Whether MCTest's questions stand before its choices; statements hold them.")
+    answers: str = option("", "MCTest's file of answers; NAME.ans beside NAME.tsv unless given.")
+
+    # Reading
+
+    def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
+        """Rows, or MCTest's lines with the answers beside them."""
+        if plain_suffix(source) == ".tsv" and not self.columns and MCTEST.match(_beginning(source)):
+            yield from self.made(self._mctest(source, counts), counts)
+        else:
+            yield from super().read(source, counts)
+
+    def _mctest(self, source: str, counts: ReadCounts) -> Iterator[tuple[Place, Row]]:
+        names = [str(number) for number in range(MCTEST_COLUMNS)]
+        right = self._answers(source)
+        for number, (place, row) in enumerate(rows(source, names, self.reading, counts)):
+            cells = list(row.values())
+            for asked in range(4):
+                question, *choices = cells[3 + 5 * asked : 8 + 5 * asked]
+                made: Row = {
+                    "id": f"{cells[0]}.{asked}",
+                    "context": cells[2].replace("\\newline", "\n").replace("\\tab", "\t"),
+                    "choices": choices,
+                }
+                # Statements hold the question themselves.
+                if self.questions:
+                    made["question"] = question.partition(": ")[2]
+                if right is not None:
+                    if number >= len(right) or len(right[number]) != 4:
+                        raise place.error("no four answers in the file of answers")
+                    made["label"] = right[number][asked]
+                yield place, made
+
+    def _answers(self, source: str) -> list[list[str]] | None:
+        beside = Path(self.answers) if self.answers else Path(source).with_suffix(".ans")
+        if not self.answers and not beside.is_file():
+            return None
+        return [line.split() for line in read_text(beside).splitlines() if line.strip()]
+
+    def record(self, row: Row, place: Place) -> Choice:
+        """A row: a context, perhaps a question, and choices as a list or as ending0, ending1, …"""
+        context = next((name for name in CONTEXTS if name in row), "context")
+        asked = next((name for name in QUESTIONS if isinstance(row.get(name), str)), None)
+        choices = row.get("choices", row.get("endings"))
+        if choices is None:
+            endings = sorted((int(match[1]), name) for name in row if (match := ENDING.fullmatch(name)))
+            choices = [row[name] for _, name in endings]
+        if (
+            not isinstance(choices, list)
+            or len(choices) < 2
+            or not all(isinstance(one, str) and one for one in choices)
+        ):
+            raise place.error(f"no two or more choices in it, rows like {self.form} allowed")
+        before = f"{row[asked]} " if asked else ""
+        return Choice(
+            place=place,
+            id=str(row.get("id", "")),
+            context=text_of(row, context, place),
+            choices=tuple(f"{before}{one}" for one in choices),
+            right=_right(row, choices, place),
+        )
+
+    # Learning
+
+    def require(self, record: Record) -> None:
+        """A right choice."""
+        if cast(Choice, record).right is None:
+            raise record.place.error(
+                "no right choice, a label needed: a number from 0, a letter or a text; MCTest keeps them in NAME.ans"
+            )
+
+    def learn(self, records: Sequence[Record]) -> Choose:
+        """Nothing but that every record can be learned from."""
+        for record in records:
+            self.require(record)
+        return self
+
+    def key(self, record: Record) -> Hashable:
+        """Context and choices."""
+        one = cast(Choice, record)
+        return (one.context, one.choices)
+
+    def gold(self, record: Record) -> Hashable:
+        """The number of the right one."""
+        return cast(Choice, record).right
+
+    def remarks(self, records: Sequence[Record]) -> list[str]:
+        """How many choices, and which is how often right."""
+        made = [cast(Choice, record) for record in records]
+        sizes = Counter(len(one.choices) for one in made)
+        places = Counter(cast(int, one.right) for one in made)
+        named = ", ".join(f"{LETTERS[number]} {places[number]:,}" for number in sorted(places)[: len(LETTERS)])
+        return [f"{' or '.join(map(str, sorted(sizes)))} choices each; right: {named}"]
+
+    # Computing
+
+    def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
+        """One example a record: a sequence for each choice, end to end; the longer text gives way."""
+        if config.type_vocab_size < 2:
+            raise InputError("choose: a model with type_vocab_size 1 given, 2 needed to tell context and choice apart")
+        made, free = [cast(Choice, record) for record in records], room(self.most(config), True)
+        contexts = tokenizer.ids([one.context for one in made], special=False)
+        endings = iter(tokenizer.ids([choice for one in made for choice in one.choices], special=False))
+        features = []
+        for one, context in zip(made, contexts):
+            parts, cut = [], False
+            for ending in (next(endings) for _ in one.choices):
+                first, second = kept(len(context), len(ending), free)
+                cut = cut or first + second < len(context) + len(ending)
+                parts.append(sequence(tokenizer.special, context[:first], ending[:second]))
+            lengths = tuple(len(ids) for ids, _ in parts)
+            labels = np.arange(len(parts)) == one.right
+            target = (np.cumsum((0, *lengths[:-1])), labels.astype(np.int64))
+            ids, segments = (np.concatenate(side) for side in zip(*parts))
+            features.append([Feature(ids, segments, {TARGET: target}, lengths, cut=cut)])
+        return features
+
+    def head(self, config: EncoderConfig) -> nn.Module:
+        """One score a choice."""
+        from bertloom.tasks.heads import PooledHead
+
+        return PooledHead(config, 1)
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy over the choices of each record."""
+        from bertloom.model.packed import grouped_log_softmax
+
+        shares = grouped_log_softmax(logits.float(), batch.groups)[:, 0]
+        return -(shares * batch.targets[TARGET][1]).sum()
+
+    def count(self, batch: Batch) -> int:
+        """Records."""
+        return len(batch.groups)
+
+    def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
+        """The number and text of the best choice, and every one's probability."""
+        one = cast(Choice, record)
+        shares = softmax(logits[0][:, 0] / self.temperature)
+        best = int(shares.argmax())
+        return {
+            **({"id": one.id} if one.id else {}),
+            "choice": best,
+            "text": one.choices[best],
+            "probability": float(shares[best]),
+            "probabilities": shares.tolist(),
+        }
+
+    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+        """A record's one choice."""
+        yield logits[0][:, 0], int(features[0].targets[TARGET][1].argmax())
+
+    # Measuring
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Accuracy."""
+        return ("accuracy",)
+
+    def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
+        """The share of right choices."""
+        right = [one["choice"] == cast(Choice, record).right for one, record in zip(predictions, records)]
+        return {"accuracy": float(np.mean(right))}
+
+    def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
+        """One number always."""
+        numbers = {one["choice"] for one in predictions}
+        return f"choice {numbers.pop()}" if len(numbers) == 1 and len(predictions) > 4 else None
+
+    def labels_in_config(self) -> dict[str, Any]:
+        """`transformers` wants none."""
+        return {}
+
+
+def _beginning(source: str) -> str:
+    with open(source, "rb") as file:
+        return file.read(20).decode("utf-8", "replace").removeprefix("\ufeff")
+
+
+def _right(row: Row, choices: Sequence[str], place: Place) -> int | None:
+    """The number of the right choice: given as a number from 0, a letter or the text; None where it is not given."""
+    name = next((name for name in LABELS if row.get(name) not in (None, "")), None)
+    if name is None:
+        return None
+    value = row[name]
+    if isinstance(value, str) and value in choices:
+        return choices.index(value)
+    if isinstance(value, str) and len(value) == 1 and value.upper() in LETTERS[: len(choices)]:
+        return LETTERS.index(value.upper())
+    number = int(value) if isinstance(value, int | str) and re.fullmatch(r"\d+", str(value)) else -1
+    if not 0 <= number < len(choices):
+        allowed = f"0 to {len(choices) - 1}, A to {LETTERS[len(choices) - 1]} or a choice's text allowed"
+        raise place.error(f"{name} {value!r} given, {allowed}")
+    return number

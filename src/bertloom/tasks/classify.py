@@ -1,0 +1,424 @@
+"""One text or two into one class, several, or a score (Devlin et al. 2019, §4.1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import numpy as np
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.tasks import metrics
+from bertloom.tasks.task import (
+    BODIES,
+    FEATURES,
+    TARGET,
+    Array,
+    Feature,
+    Prediction,
+    Record,
+    Task,
+    column,
+    in_order,
+    label_names,
+    learned,
+    option,
+    softmax,
+)
+from bertloom.text.records import Place, Row, text_of
+from bertloom.text.sequence import kept, room, sequence
+from bertloom.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bertloom.model.packed import Batch
+
+SINGLE, MULTI, REGRESSION = "single", "multi", "regression"
+# The names that `transformers` has for them.
+PROBLEMS = {
+    SINGLE: "single_label_classification",
+    MULTI: "multi_label_classification",
+    REGRESSION: "regression",
+}
+LONG = ("truncate", "head-tail", "windows")
+# Columns known by name, in the order in which they are looked for.
+TEXTS = ("text", "sentence", "sentence1", "question1", "premise", "text1", "#1 string", "document", "review", "content",
+         "comment", "question")  # fmt: skip
+PAIRS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "text1": "text2",
+         "#1 string": "#2 String", "question": "sentence"}  # fmt: skip
+LABELS = ("label", "labels", "class", "category", "score", "similarity", "gold_label", "quality", "is_duplicate",
+          "target", "sentiment")  # fmt: skip
+# Beyond this many times the rarest label, the most frequent one is worth a remark.
+IMBALANCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Record):
+    """A text, or two, and the labels or the score."""
+
+    text: str
+    pair: str | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(Task):
+    """Sentiment, topic, acceptability; paraphrase, entailment, similarity."""
+
+    name: ClassVar[str] = "classify"
+    architecture: ClassVar[str] = "BertForSequenceClassification"
+    form: ClassVar[str] = '{"text": …, "label": …}'
+
+    text: str = option("", "Column of the text; told by its name unless given.")
+    pair: str = option("", "Column of the second text; told by its name unless given, none for no second text.")
+    label: str = option("", "Column of the label; told by its name unless given.")
+    problem: str = option(
+        "auto", "What labels are: single, multi (several at once) or regression.", ("auto", *PROBLEMS)
+    )
+    separator: str = option("", "What stands between several labels in one column, as a semicolon.")
+    long: str = option("truncate", "Texts over the length: truncate, head-tail or windows, which are pooled.", LONG)
+    stride: int = option(0, "Tokens that windows share; 0 for a quarter of the length.")
+    class_weights: bool = option(False, "Weigh labels by how rare they are.")
+    features_from: str = option(
+        "", "Frozen encoder, its features into a new head: " + ", ".join(FEATURES) + ".", ("", *FEATURES)
+    )
+    body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
+    labels: tuple[str, ...] = learned(())
+    weights: tuple[float, ...] = learned(())
+    # Where scores begin, before anything is learned.
+    middle: float = learned(0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # JSON has lists alone.
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "weights", tuple(self.weights))
+        if self.stride < 0:
+            raise InputError(f"stride: {self.stride} given, at least 0 allowed")
+
+    @property
+    def part(self) -> str:  # type: ignore[override]
+        """The head's name among the weights."""
+        return "features" if self.features_from else "classifier"
+
+    @property
+    def pooled(self) -> bool:  # type: ignore[override]
+        """Whether the pooler is used."""
+        return not self.features_from
+
+    # Reading
+
+    def shown(self, row: Row, place: Place) -> Self:
+        """Columns by their names."""
+        text = column(row, self.text, TEXTS, "text", place, "--text")
+        names = {name.casefold(): name for name in row}
+        second = names.get(PAIRS.get(text.casefold(), "").casefold(), "")
+        pair = self.pair or second
+        if pair not in ("none", "") and pair not in row:
+            column(row, pair, (), "second text", place, "--pair")
+        label = self.label
+        if not label:
+            label = next((names[one] for one in LABELS if one in names), "")
+        return replace(self, text=text, pair=pair or "none", label=label)
+
+    def record(self, row: Row, place: Place) -> Text:
+        """A row's texts and labels; those of several labels are a list or separated."""
+        return Text(
+            place=place,
+            id=str(row.get("id", "")),
+            text=text_of(row, self.text or "text", place),
+            pair=text_of(row, self.pair, place) if self.pair not in ("", "none") else None,
+            labels=self._labels(row, place),
+        )
+
+    def _labels(self, row: Row, place: Place) -> tuple[str, ...] | None:
+        value = row.get(self.label)
+        if value is None or (isinstance(value, str) and not value.strip() and not self.separator):
+            return None
+        if isinstance(value, list | tuple):
+            return tuple(_label(one, place) for one in value)
+        if self.separator and isinstance(value, str):
+            return tuple(part.strip() for part in value.split(self.separator) if part.strip())
+        return (_label(value, place),)
+
+    # Learning
+
+    @classmethod
+    def foreign(cls, labels: Sequence[str], problem: str | None) -> Self:
+        """By `problem_type`; where that is missing one label is a score, as `transformers` has it."""
+        kinds = {theirs: ours for ours, theirs in PROBLEMS.items()}
+        kind = kinds.get(problem or "", REGRESSION if len(labels) == 1 else SINGLE)
+        return cls(text="text", pair="none", problem=kind, labels=() if kind == REGRESSION else tuple(labels))
+
+    def learn(self, records: Sequence[Record]) -> Self:
+        """The kind of problem, the labels in order, and their weights."""
+        rows = cast(Sequence[Text], records)
+        for row in rows:
+            if row.labels is None:
+                raise self._unlabelled(row)
+        given = [row.labels or () for row in rows]
+        problem = self.problem
+        if problem == "auto":
+            single = {one[0] for one in given if len(one) == 1}
+            if any(len(one) != 1 for one in given):
+                problem = MULTI
+            else:
+                numbers = all(_number(one) is not None for one in single)
+                problem = REGRESSION if numbers and any("." in one for one in single) else SINGLE
+        made = replace(self, problem=problem)
+        if problem == REGRESSION:
+            for row in rows:
+                made.require(row)
+            scores = [float(one[0]) for one in given]
+            return replace(made, labels=(), middle=float(np.mean(scores)))
+        if problem == SINGLE:
+            many = next((row for row in rows if len(row.labels or ()) != 1), None)
+            if many:
+                raise many.place.error(
+                    f"{len(many.labels or ())} labels given, one allowed; --problem multi takes several"
+                )
+        counts = Counter(label for one in given for label in one)
+        labels = in_order(counts)
+        if len(labels) < (2 if problem == SINGLE else 1):
+            raise rows[0].place.error(f"every label is {list(labels)!r}, two different ones needed")
+        weights: tuple[float, ...] = ()
+        if self.class_weights:
+            # Their mean over the training records is 1, so that the rate means the same.
+            inverse = np.array([1 / counts[label] for label in labels])
+            weights = tuple((inverse * counts.total() / len(labels)).tolist())
+        return replace(made, labels=labels, weights=weights)
+
+    def _unlabelled(self, row: Text) -> InputError:
+        if not self.label:
+            return row.place.error(
+                "which column holds the label cannot be told; --label NAME names it, --columns A,B,… names all of a "
+                "table without a header"
+            )
+        return row.place.error(f"no label in column {self.label!r}, one needed")
+
+    def require(self, record: Record) -> None:
+        """A known label, or a number."""
+        row = cast(Text, record)
+        if row.labels is None:
+            raise self._unlabelled(row)
+        if self.problem == REGRESSION:
+            if len(row.labels) != 1 or _number(row.labels[0]) is None:
+                raise row.place.error(f"score {' '.join(row.labels)!r} given, a number allowed")
+            return
+        for label in row.labels:
+            if label not in self.labels:
+                known = ", ".join(map(repr, self.labels[:10])) + (" …" if len(self.labels) > 10 else "")
+                raise row.place.error(f"label {label!r} given, those of the training file allowed: {known}")
+
+    def key(self, record: Record) -> Hashable:
+        """The texts."""
+        row = cast(Text, record)
+        return (row.text.strip(), (row.pair or "").strip())
+
+    def gold(self, record: Record) -> Hashable:
+        """The labels."""
+        return cast(Text, record).labels
+
+    def remarks(self, records: Sequence[Record]) -> list[str]:
+        """Counts by label, imbalance, labels with one example."""
+        rows = cast(Sequence[Text], records)
+        if self.problem == REGRESSION:
+            scores = [float((row.labels or ("0",))[0]) for row in rows]
+            spread = f"{min(scores):g} to {max(scores):g}, mean {np.mean(scores):.2f}, deviation {np.std(scores):.2f}"
+            return [f"scores from {spread}"]
+        counts = Counter(label for row in rows for label in row.labels or ())
+        said = [
+            ", ".join(f"{label} {count:,}" for label, count in counts.most_common(12))
+            + (" …" if len(counts) > 12 else "")
+        ]
+        (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
+        if many > IMBALANCE * few and not self.class_weights:
+            said.append(
+                f"labels are not balanced: {most!r} is {many / few:.0f} times as frequent as {least!r}; "
+                "--class-weights weighs them, --metric f1_macro chooses by all of them alike"
+            )
+        for label, count in counts.items():
+            if count == 1:
+                row = next(row for row in rows if label in (row.labels or ()))
+                said.append(f"{row.place}: label {label!r} has this one example; join it with another or add more")
+        return said
+
+    def text_of(self, record: Record) -> str:
+        """The first text."""
+        return cast(Text, record).text
+
+    def with_text(self, record: Record, text: str) -> Record:
+        """The record with another first text."""
+        return replace(cast(Text, record), text=text)
+
+    # Computing
+
+    def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
+        """One example a record, or one a window."""
+        rows, most = cast(Sequence[Text], records), self.most(config)
+        firsts = tokenizer.ids([row.text for row in rows], special=False)
+        seconds: Sequence[list[int] | None] = [None] * len(rows)
+        if any(row.pair is not None for row in rows):
+            seconds = list(tokenizer.ids([row.pair or "" for row in rows], special=False))
+            if self.long == "windows":
+                raise InputError("long: windows given, truncate or head-tail allowed for pairs of texts")
+            if config.type_vocab_size < 2:
+                raise InputError("pair: a second text given, one allowed: the model has type_vocab_size 1")
+        made = []
+        for row, first, second in zip(rows, firsts, seconds):
+            parts, cut = self._cut(first, second if row.pair is not None else None, most)
+            labels = self._target(row)
+            made.append(
+                [
+                    Feature(*sequence(tokenizer.special, *part), {TARGET: (np.array([0]), labels)}, cut=cut)
+                    for part in parts
+                ]
+            )
+        return made
+
+    def _cut(
+        self, first: list[int], second: list[int] | None, most: int
+    ) -> tuple[list[tuple[list[int], list[int] | None]], bool]:
+        """The texts as they fit, in windows if so wanted, and whether anything was left out."""
+        free = room(most, second is not None)
+        if len(first) + len(second or ()) <= free:
+            return [(first, second)], False
+        if self.long == "windows":
+            share = min(self.stride or free // 4, free - 1)
+            starts = range(0, max(1, len(first) - share), free - share)
+            return [(first[start : start + free], None) for start in starts], False
+        if second is None:
+            return [(self._ends(first, free), None)], True
+        one, two = kept(len(first), len(second), free)
+        return [(self._ends(first, one), self._ends(second, two))], True
+
+    def _ends(self, ids: list[int], most: int) -> list[int]:
+        """The first tokens, or a quarter of the room from the beginning and the rest from the end (Sun et al. 2019)."""
+        if len(ids) <= most or self.long != "head-tail":
+            return ids[:most]
+        head = most // 4
+        return ids[:head] + ids[len(ids) - (most - head) :]
+
+    def _target(self, row: Text) -> Array:
+        if self.problem == REGRESSION:
+            return np.array([float(row.labels[0]) if row.labels else 0.0], np.float32)
+        if self.problem == MULTI:
+            return np.array([[label in (row.labels or ()) for label in self.labels]], np.float32)
+        return np.array([self.labels.index(row.labels[0]) if row.labels else 0])
+
+    def head(self, config: EncoderConfig) -> nn.Module:
+        """On the pooled token, or on frozen features."""
+        from bertloom.tasks.heads import FeatureHead, PooledHead
+
+        outputs = len(self.labels) or 1
+        if self.features_from:
+            return FeatureHead(config, outputs, self.features_from, self.body, pooled=True)
+        made = PooledHead(config, outputs)
+        if self.problem == REGRESSION:
+            made.bias.data.fill_(self.middle)
+        return made
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy, binary cross entropy over all labels, or squared error."""
+        import torch
+        import torch.nn.functional as F
+
+        labels = batch.targets[TARGET][1]
+        if self.problem == REGRESSION:
+            return F.mse_loss(logits[:, 0].float(), labels, reduction="sum")
+        weights = torch.tensor(self.weights, device=logits.device) if self.weights else None
+        if self.problem == MULTI:
+            return F.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights, reduction="sum")
+        return F.cross_entropy(logits.float(), labels, weight=weights, reduction="sum")
+
+    def count(self, batch: Batch) -> int:
+        """Labels; of several at once all yes and no."""
+        return batch.targets[TARGET][1].numel()
+
+    def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
+        """The label and its probability, the labels above ½, or the score; windows are pooled by their mean."""
+        mean = np.concatenate(logits).mean(0)
+        if self.problem == REGRESSION:
+            return {"score": float(mean[0])}
+        if self.problem == MULTI:
+            shares = 1 / (1 + np.exp(-mean))
+            named = {label: float(share) for label, share in zip(self.labels, shares)}
+            return {"labels": [label for label, share in named.items() if share > 0.5], "probabilities": named}
+        shares = softmax(mean / self.temperature)
+        best = int(shares.argmax())
+        named = {label: float(share) for label, share in zip(self.labels, shares)}
+        return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": named}
+
+    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+        """A record's one choice."""
+        if self.problem != SINGLE:
+            raise InputError(f"calibrate: problem {self.problem} given, {SINGLE} allowed")
+        yield np.concatenate(logits).mean(0), int(features[0].targets[TARGET][1][0])
+
+    # Measuring
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """By the kind of problem."""
+        if self.problem == REGRESSION:
+            return ("pearson", "spearman", "pearson_spearman")
+        if self.problem == MULTI:
+            return ("f1_micro", "f1_macro", "f1_samples", "exact")
+        return ("accuracy", *(["f1"] if len(self.labels) == 2 else []), "f1_macro", "f1_micro", "matthews")
+
+    def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
+        """By scikit-learn and scipy."""
+        rows = cast(Sequence[Text], records)
+        if self.problem == REGRESSION:
+            gold = [float((row.labels or ("0",))[0]) for row in rows]
+            return metrics.correlation(gold, [one["score"] for one in predictions])
+        if self.problem == MULTI:
+            sides = [[row.labels or () for row in rows], [one["labels"] for one in predictions]]
+            return metrics.several_labels(
+                *(np.array([[label in one for label in self.labels] for one in side]) for side in sides)
+            )
+        return metrics.classification(*self._sides(predictions, rows), self.labels)
+
+    def confusion(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> tuple[list[str], Array] | None:
+        """Gold labels by given ones where they are a single choice."""
+        if self.problem != SINGLE:
+            return None
+        sides = self._sides(predictions, cast(Sequence[Text], records))
+        return list(self.labels), metrics.confusion(*sides, self.labels)
+
+    def _sides(self, predictions: Sequence[Prediction], rows: Sequence[Text]) -> tuple[list[str], list[str]]:
+        return [(row.labels or ("",))[0] for row in rows], [one["label"] for one in predictions]
+
+    def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
+        """The one label given to everything, where there are two or more to give."""
+        if self.problem == REGRESSION:
+            given = [one["score"] for one in predictions]
+            gold = [float((cast(Text, row).labels or ("0",))[0]) for row in records]
+            return f"{np.mean(given):.2f}" if np.std(given) < 0.01 * np.std(gold) else None
+        answers = {one["label"] if self.problem == SINGLE else tuple(one["labels"]) for one in predictions}
+        wanted = {cast(Text, row).labels for row in records}
+        return repr(answers.pop()) if len(answers) == 1 and len(wanted) > 1 else None
+
+    def labels_in_config(self) -> dict[str, Any]:
+        """Names and the kind of problem; a score is one label without a name."""
+        if self.problem == REGRESSION:
+            return {**label_names(["LABEL_0"]), "problem_type": PROBLEMS[REGRESSION]}
+        return {**label_names(self.labels), "problem_type": PROBLEMS[self.problem]}
+
+
+def _label(value: Any, place: Place) -> str:
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise place.error(f"label {value!r} given, a text or number allowed")
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None

@@ -1,0 +1,115 @@
+"""What stands on the encoder in fine-tuning: a linear layer on the pooled token or on rows, and feature-based heads.
+
+T tokens, M labelled rows, D hidden size, K outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError, nearest
+from bertloom.model.encoder import Encoder
+from bertloom.model.init import initialise
+from bertloom.model.kernels import dropout
+from bertloom.model.packed import Batch
+from bertloom.tasks.task import BODIES, FEATURES, TARGET
+
+
+class PooledHead(nn.Linear):
+    """Logits (M, K) of the pooled first tokens (Devlin et al. 2019, §4.1)."""
+
+    def __init__(self, config: EncoderConfig, outputs: int):
+        super().__init__(config.hidden_size, outputs)
+        initialise(self, config.initializer_range)
+        self.rate = config.hidden_dropout_prob
+
+    def forward(self, encoder: Encoder, batch: Batch) -> Tensor:  # type: ignore[override]
+        """(M, K)."""
+        states = encoder.pooler(encoder(batch)[batch.targets[TARGET][0]])
+        return super().forward(dropout(states, self.rate * self.training))
+
+
+class RowHead(nn.Linear):
+    """Logits (M, K) of single rows (§4.2, §5.3); dropout before the layer where `drops`."""
+
+    def __init__(self, config: EncoderConfig, outputs: int, drops: bool = True):
+        super().__init__(config.hidden_size, outputs)
+        initialise(self, config.initializer_range)
+        self.rate = config.hidden_dropout_prob if drops else 0.0
+
+    def forward(self, encoder: Encoder, batch: Batch) -> Tensor:  # type: ignore[override]
+        """(M, K)."""
+        return super().forward(dropout(encoder(batch)[batch.targets[TARGET][0]], self.rate * self.training))
+
+
+LSTM_SIZE, LSTM_LAYERS, LSTM_DROPOUT = 768, 2, 0.5
+
+
+class FeatureHead(nn.Module):
+    """A frozen encoder's hidden states into a linear layer or a two-layer BiLSTM (§5.3): logits (M, K).
+
+    Of whole texts (`pooled`) the mean over all rows is classified, else each labelled row.
+    """
+
+    def __init__(self, config: EncoderConfig, outputs: int, features: str, body: str, pooled: bool):
+        super().__init__()
+        for name, value, known in (("features", features, FEATURES), ("body", body, BODIES)):
+            if value not in known:
+                raise InputError(f"{name}: {nearest(value, known)}")
+        chosen = range(config.num_hidden_layers + 1)[FEATURES[features]]
+        if features != "last" and len(chosen) < min(4, len(range(9)[FEATURES[features]])):
+            raise InputError(
+                f"features: {features} given, a model of more than {config.num_hidden_layers} layers needed"
+            )
+        self.features, self.pooled = features, pooled
+        width = config.hidden_size * (len(chosen) if features == "concat" else 1)
+        # Softmax of these mixes the layers, and one number scales the mix (Peters et al. 2018, §3.2).
+        self.mix = nn.Parameter(torch.zeros(len(chosen))) if features == "weighted-sum" else None
+        self.scale = nn.Parameter(torch.ones(1)) if features == "weighted-sum" else None
+        self.lstm = None
+        if body == "bilstm":
+            self.lstm = nn.LSTM(
+                width, LSTM_SIZE, LSTM_LAYERS, bidirectional=True, batch_first=True, dropout=LSTM_DROPOUT
+            )
+            width = 2 * LSTM_SIZE
+        self.output = nn.Linear(width, outputs)
+        initialise(self.output, config.initializer_range)
+
+    @torch.no_grad()
+    def states(self, encoder: Encoder, batch: Batch) -> list[Tensor]:
+        """The chosen hidden states, each (T, D), without dropout."""
+        encoder.eval()
+        x = encoder.embeddings(batch)
+        found = [x]
+        for layer in encoder.layers:
+            x = layer(x, batch)
+            found.append(x)
+        return found[FEATURES[self.features]]
+
+    def forward(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """(M, K)."""
+        found = self.states(encoder, batch)
+        if self.mix is not None and self.scale is not None:
+            x = self.scale * sum(share * one for share, one in zip(self.mix.softmax(0), found))
+        else:
+            x = torch.cat(found, 1)
+        rows = batch.targets[TARGET][0]
+        places = rows if batch.read is None else batch.read[rows]  # of the whole batch
+        if self.pooled:
+            owners = torch.repeat_interleave(torch.tensor(batch.lengths))
+            sizes = batch.lengths
+        else:
+            x, owners = x[places], torch.searchsorted(batch.starts, places, right=True) - 1
+            sizes = tuple(torch.bincount(owners).tolist())
+        if self.lstm is not None:
+            present = [size for size in sizes if size]
+            packed = nn.utils.rnn.pack_sequence(x.split(present), enforce_sorted=False)
+            padded, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+            x = torch.cat([one[:size] for one, size in zip(padded, present)])
+        if self.pooled:
+            owners = owners.to(x.device)
+            means = x.new_zeros(len(sizes), x.shape[1]).index_add(0, owners, x)
+            x = means / torch.tensor(sizes, device=x.device)[:, None]
+        return self.output(x)  # type: ignore[no-any-return]

@@ -1,0 +1,232 @@
+"""Metrics by the libraries the field uses; the official scripts of SQuAD and KorQuAD, which no library carries."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertloom.text.sources import extra
+
+Array = npt.NDArray[Any]
+
+
+def require_libraries() -> None:
+    """Raise now, and not after an epoch, where a library is missing."""
+    for module in ("sklearn.metrics", "scipy.stats", "seqeval.metrics"):
+        extra(module, "finetune")
+
+
+def classification(gold: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Accuracy, F1 (of the second of two labels; micro; macro), Matthews' correlation, by scikit-learn."""
+    metrics = extra("sklearn.metrics", "finetune")
+    known = {"labels": list(labels), "zero_division": 0.0}
+    scores = {"accuracy": metrics.accuracy_score(gold, given)}
+    if len(labels) == 2:
+        scores["f1"] = metrics.f1_score(gold, given, pos_label=labels[1], average="binary", zero_division=0.0)
+    scores["f1_macro"] = metrics.f1_score(gold, given, average="macro", **known)
+    scores["f1_micro"] = metrics.f1_score(gold, given, average="micro", **known)
+    scores["matthews"] = metrics.matthews_corrcoef(gold, given)
+    return {name: float(value) for name, value in scores.items()}
+
+
+def confusion(gold: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> Array:
+    """(K, K) how often each gold label (row) was given each label (column)."""
+    found: Array = extra("sklearn.metrics", "finetune").confusion_matrix(gold, given, labels=list(labels))
+    return found
+
+
+def several_labels(gold: Array, given: Array) -> dict[str, float]:
+    """F1 (micro, macro, by sample) and the share of rows with exactly the right labels, of (n, K) booleans."""
+    metrics = extra("sklearn.metrics", "finetune")
+    scores = {
+        f"f1_{average}": metrics.f1_score(gold, given, average=average, zero_division=0.0)
+        for average in ("micro", "macro", "samples")
+    }
+    return {name: float(value) for name, value in {**scores, "exact": metrics.accuracy_score(gold, given)}.items()}
+
+
+def correlation(gold: Sequence[float], given: Sequence[float]) -> dict[str, float]:
+    """Pearson's and Spearman's correlation, their mean, and the mean squared error; 0 where a side is constant."""
+    stats = extra("scipy.stats", "finetune")
+    if len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(given) == 0:
+        pearson = spearman = 0.0
+    else:
+        pearson, spearman = stats.pearsonr(gold, given).statistic, stats.spearmanr(gold, given).statistic
+    error = float(np.mean((np.asarray(gold) - np.asarray(given)) ** 2))
+    return {
+        "pearson": float(pearson),
+        "spearman": float(spearman),
+        "pearson_spearman": float(pearson + spearman) / 2,
+        "mse": error,
+    }
+
+
+def entities(gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Entity F1 of IOB2 tags by seqeval: strict, conlleval-like, macro over types (strict), and of each type."""
+    metrics, scheme = extra("seqeval.metrics", "finetune"), extra("seqeval.scheme", "finetune").IOB2
+    strict = {"mode": "strict", "scheme": scheme, "zero_division": 0.0}
+    # seqeval fails on a side without any entity.
+    if not any(tag != "O" for tags in gold for tag in tags):
+        return {"f1": 0.0, "precision": 0.0, "recall": 0.0, "f1_conlleval": 0.0, "f1_macro": 0.0}
+    report = metrics.classification_report(gold, given, output_dict=True, **strict)
+    scores = {
+        "f1": metrics.f1_score(gold, given, **strict),
+        "precision": metrics.precision_score(gold, given, **strict),
+        "recall": metrics.recall_score(gold, given, **strict),
+        "f1_conlleval": metrics.f1_score(gold, given, zero_division=0.0),
+        "f1_macro": metrics.f1_score(gold, given, average="macro", **strict),
+    }
+    types = sorted(name for name in report if not name.endswith(" avg"))
+    return {
+        **{name: float(value) for name, value in scores.items()},
+        **{f"f1_{name}": float(report[name]["f1-score"]) for name in types},
+    }
+
+
+def single_tags(gold: Iterable[Sequence[str]], given: Iterable[Sequence[str]]) -> dict[str, float]:
+    """Accuracy and macro F1 over single tags."""
+    metrics = extra("sklearn.metrics", "finetune")
+    flat = [[tag for tags in side for tag in tags] for side in (gold, given)]
+    return {
+        "accuracy": float(metrics.accuracy_score(*flat)),
+        "f1_macro_tags": float(metrics.f1_score(*flat, average="macro", zero_division=0.0)),
+    }
+
+
+# What SQuAD's script leaves out of answers before it compares them, and what KorQuAD's does.
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+QUOTES = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
+
+
+def squad_tokens(text: str) -> list[str]:
+    """An answer's words without case, punctuation and articles (SQuAD's `evaluate-v2.0.py`)."""
+    return ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split()
+
+
+def korquad_words(text: str) -> list[str]:
+    """An answer's words without quotes, brackets, case and punctuation (KorQuAD's `evaluate-v1.0.py`)."""
+    return text.translate(QUOTES).lower().translate(PUNCTUATION).split()
+
+
+def _f1(gold: Sequence[str], given: Sequence[str]) -> float:
+    common = (Counter(gold) & Counter(given)).total()
+    if not common:
+        return 0.0
+    precision, recall = common / len(given), common / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+
+def squad_f1(gold: str, given: str) -> float:
+    """Overlap of words (SQuAD 1.1's script)."""
+    return _f1(squad_tokens(gold), squad_tokens(given))
+
+
+def squad2_f1(gold: str, given: str) -> float:
+    """The same, but where either has no words, whether both have none (SQuAD 2.0's script)."""
+    wanted, got = squad_tokens(gold), squad_tokens(given)
+    return float(wanted == got) if not wanted or not got else _f1(wanted, got)
+
+
+def squad_exact(gold: str, given: str) -> float:
+    """Whether the words are the same."""
+    return float(squad_tokens(gold) == squad_tokens(given))
+
+
+def korquad_f1(gold: str, given: str) -> float:
+    """Overlap of characters."""
+    return _f1("".join(korquad_words(gold)), "".join(korquad_words(given)))
+
+
+def korquad_exact(gold: str, given: str) -> float:
+    """Whether the words are the same."""
+    return float(korquad_words(gold) == korquad_words(given))
+
+
+Scorer = Callable[[str, str], float]
+
+
+def best_over(golds: Sequence[Sequence[str]], given: Sequence[str], scorer: Scorer) -> Array:
+    """(n,) of each answer its best score against any of its gold answers."""
+    return np.array([max(scorer(gold, answer) for gold in answers) for answers, answer in zip(golds, given)])
+
+
+def answer_scores(golds: Sequence[Sequence[str]], given: Sequence[str], exact: Scorer, f1: Scorer) -> dict[str, Array]:
+    """Exact and F1 of each answer, (n,) each; a question without a gold answer has the empty one."""
+    wanted = [list(answers) or [""] for answers in golds]
+    return {"exact": best_over(wanted, given, exact), "f1": best_over(wanted, given, f1)}
+
+
+def squad2(
+    golds: Sequence[Sequence[str]], given: Sequence[str], null_scores: Sequence[float], threshold: float
+) -> dict[str, float]:
+    """The figures of SQuAD 2.0's script, in percent: `given` are the answers where there has to be one.
+
+    A question whose null score lies above the threshold is answered by nothing; `best_…` are the best thresholds in
+    hindsight.
+    """
+    # Answers of nothing but articles and punctuation are none.
+    wanted = [[answer for answer in answers if squad_tokens(answer)] for answers in golds]
+    raw = answer_scores(wanted, given, squad_exact, squad2_f1)
+    # As the script has it: which questions have an answer is asked of the text as given.
+    answered = np.array([bool(answers) for answers in golds], bool)
+    nulls = np.asarray(null_scores, np.float64)
+    scores: dict[str, float] = {}
+    kept = {name: np.where(nulls > threshold, ~answered, values) for name, values in raw.items()}
+    for prefix, chosen in (("", np.ones(len(answered), bool)), ("HasAns_", answered), ("NoAns_", ~answered)):
+        if chosen.any():
+            scores |= {prefix + name: 100 * float(values[chosen].mean()) for name, values in kept.items()}
+            scores[f"{prefix}total"] = int(chosen.sum())
+    for name, values in raw.items():
+        scores[f"best_{name}"], scores[f"best_{name}_thresh"] = best_threshold(values, given, nulls, answered)
+    return scores
+
+
+def best_threshold(values: Array, given: Sequence[str], nulls: Array, answered: Array) -> tuple[float, float]:
+    """The best mean score in percent over all thresholds of the null score, and that threshold; 0 with no answers."""
+    order = np.argsort(nulls, kind="stable")
+    # Answered by nothing, a question without an answer is right; each one answered in turn gains or loses.
+    gains = np.where(answered, values, [-1.0 if answer else 0.0 for answer in given])[order]
+    totals = int((~answered).sum()) + np.cumsum(gains)
+    if not len(totals) or totals.max() <= (~answered).sum():
+        return 100 * float((~answered).mean()) if len(totals) else 0.0, 0.0
+    best = int(totals.argmax())
+    return 100 * float(totals[best]) / len(values), float(nulls[order[best]])
+
+
+def means(scores: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, float]:
+    """Means in percent, under other names."""
+    return {names[name]: 100 * float(values.mean()) for name, values in scores.items()}
+
+
+def calibration(logits: Sequence[Array], gold: Sequence[int], temperature: float = 1.0, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence lies from accuracy, mean over `bins` (Guo et al. 2017)."""
+    confidences, right = [], []
+    for one, wanted in zip(logits, gold):
+        shares = np.exp(one / temperature - (one / temperature).max())
+        confidences.append(shares.max() / shares.sum())
+        right.append(int(one.argmax()) == wanted)
+    sure, hits = np.array(confidences), np.array(right, float)
+    owner = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = [abs(hits[owner == one].sum() - sure[owner == one].sum()) for one in range(bins)]
+    return float(sum(gaps) / max(1, len(sure)))
+
+
+def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
+    """The temperature under which the gold choices are likeliest (Guo et al. 2017), between 0.05 and 20."""
+
+    def loss(log: float) -> float:
+        total = 0.0
+        for one, wanted in zip(logits, gold):
+            scaled = one / np.exp(log)
+            total += np.logaddexp.reduce(scaled) - scaled[wanted]
+        return total
+
+    bounds = (np.log(0.05), np.log(20.0))
+    return float(np.exp(extra("scipy.optimize", "finetune").minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -1,0 +1,491 @@
+"""A label for every token: entities, parts of speech (Devlin et al. 2019, §5.3)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import numpy as np
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError, blaming
+from bertloom.tasks import metrics, schemes
+from bertloom.tasks.task import (
+    BODIES,
+    FEATURES,
+    TARGET,
+    Array,
+    Feature,
+    Prediction,
+    Record,
+    Task,
+    label_names,
+    learned,
+    option,
+    softmax,
+)
+from bertloom.text.records import Place, Row, rows, text_of
+from bertloom.text.sequence import room, sequence
+from bertloom.text.sources import ReadCounts, lines, open_bytes, plain_suffix
+from bertloom.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bertloom.model.packed import Batch
+
+# Rows of tables and data sets whose words and tags are lists, and texts with spans; by the Hub's names.
+WORDS, TAGS, SPANS = ("tokens", "words"), ("ner_tags", "tags", "pos_tags", "labels"), ("entities", "spans", "labels")
+CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+WAYS = ("auto", *schemes.SCHEMES, schemes.PLAIN)
+ILLEGAL = ("refuse", "repair")
+Unit = tuple[int, int]
+Lines = list[tuple[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagged(Record):
+    """A text, where its units (words, or single characters) stand in it, and a tag for each as it was written."""
+
+    text: str
+    units: tuple[Unit, ...]
+    words: bool
+    tags: tuple[str, ...] | None = None
+    # The line of each unit where units have lines.
+    lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tag(Task):
+    """Entities by character offsets, or a label for each word."""
+
+    name: ClassVar[str] = "tag"
+    architecture: ClassVar[str] = "BertForTokenClassification"
+    form: ClassVar[str] = (
+        '{"text": …, "entities": [{"start": …, "end": …, "label": …}]} or {"tokens": […], "tags": […]}'
+    )
+
+    text: str = option("", "Column of the words, by number from 1 or name; the first, or CoNLL-U's FORM, unless given.")
+    label: str = option("", "Column of the tags, by number from 1 or name; the last, or CoNLL-U's UPOS, unless given.")
+    scheme: str = option("auto", "How tags are written: io, iob1, iob2, bioes (bilou), or plain labels.", WAYS)
+    illegal: str = option("refuse", "Tag sequences that are not legal: refuse or repair.", ILLEGAL)
+    stride: int = option(0, "Tokens that windows of a long text share; 0 for a quarter of the length.")
+    features_from: str = option(
+        "", "Frozen encoder, its features into a new head: " + ", ".join(FEATURES) + ".", ("", *FEATURES)
+    )
+    body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
+    labels: tuple[str, ...] = learned(())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if self.stride < 0:
+            raise InputError(f"stride: {self.stride} given, at least 0 allowed")
+
+    @property
+    def part(self) -> str:  # type: ignore[override]
+        """The head's name among the weights."""
+        return "features" if self.features_from else "classifier"
+
+    # Reading
+
+    def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
+        """CoNLL and CoNLL-U by lines, tables and JSON by rows, plain text by lines."""
+        suffix = plain_suffix(source)
+        if source.startswith("hf:") or suffix in (".jsonl", ".ndjson", ".parquet"):
+            yield from self.made(rows(source, (), self.reading, counts), counts)
+            return
+        with blaming(source, "cannot be read"):
+            yield from self._conll(source, suffix == ".conllu", counts)
+
+    def _conll(self, source: str, universal: bool, counts: ReadCounts) -> Iterator[Record]:
+        with open_bytes(source) as stream:
+            groups = _groups(lines(source, stream, self.reading, counts), universal)
+            first = list(islice(groups, 200))
+            # One character a line, spaces among them, is how texts are tagged whose words have parts of their own.
+            characters = any(line.startswith(" \t") for held in first for _, line in held)
+            for held in chain(first, groups):
+                yield from self._sentence(source, held, universal, characters, counts)
+
+    def _sentence(
+        self, source: str, held: Lines, universal: bool, characters: bool, counts: ReadCounts
+    ) -> Iterator[Record]:
+        try:
+            made = self._tagged(source, held, universal, characters)
+        except InputError:
+            if self.on_bad == "error":
+                raise
+            counts.mended["malformed sentence, left out"] += 1
+            return
+        if made:
+            yield made
+
+    def _tagged(self, source: str, held: Lines, universal: bool, characters: bool) -> Tagged | None:
+        words, tags, where = [], [], []
+        columns = 0
+        for number, line in held:
+            cells = line.split("\t") if "\t" in line else line.split()
+            place = Place(source, number)
+            if universal and ("-" in cells[0] or "." in cells[0]):
+                continue
+            if universal and len(cells) != len(CONLLU):
+                raise place.error(f"{len(cells)} columns given, the 10 of CoNLL-U allowed")
+            if cells[0] == "-DOCSTART-":
+                continue
+            columns = columns or len(cells)
+            if len(cells) != columns:
+                raise place.error(f"{len(cells)} columns given, {columns} as in the lines before allowed")
+            word = cells[self._column(self.text, cells, universal, "form", 0, place)]
+            if word == "":
+                raise place.error("an empty word given, at least a character allowed")
+            words.append(word)
+            if len(cells) > 1:
+                tags.append(cells[self._column(self.label, cells, universal, "upos", -1, place)])
+            where.append(number)
+        if not words:
+            return None
+        text, units = _joined(words, "" if characters else " ")
+        return Tagged(
+            place=Place(source, where[0]),
+            text=text,
+            units=units,
+            words=not characters,
+            tags=tuple(tags) if tags else None,
+            lines=tuple(where),
+        )
+
+    def _column(self, given: str, cells: list[str], universal: bool, name: str, default: int, place: Place) -> int:
+        if universal:
+            wanted = (given or name).lower()
+            if wanted in CONLLU:
+                return CONLLU.index(wanted)
+            given = wanted
+        if not given:
+            return default
+        if given.isdigit() and 1 <= int(given) <= len(cells):
+            return int(given) - 1
+        known = f"1 to {len(cells)}" + (f" or {', '.join(CONLLU)}" if universal else "")
+        raise place.error(f"column {given!r} given, {known} allowed")
+
+    def record(self, row: Row, place: Place) -> Tagged:
+        """A JSON row: words with tags, or a text with spans."""
+        words = next(
+            (name for name in ((self.text,) if self.text in row else WORDS) if isinstance(row.get(name), list)), None
+        )
+        identity = str(row.get("id", ""))
+        if words:
+            given = row[words]
+            if not given or not all(isinstance(word, str) and word for word in given):
+                raise place.error(f"field {words!r} holds no list of words")
+            label = next((name for name in ((self.label,) if self.label in row else TAGS) if name in row), None)
+            tags = row[label] if label else None
+            if tags is not None and (not isinstance(tags, list) or len(tags) != len(given)):
+                raise place.error(f"field {label!r} holds no list of {len(given)} tags, as many as words needed")
+            text, units = _joined(given, " ")
+            tagged = None if tags is None else tuple(map(str, tags))
+            return Tagged(place=place, id=identity, text=text, units=units, words=True, tags=tagged)
+        text = text_of(row, self.text or "text", place)
+        units = tuple((number, number + 1) for number in range(len(text)))
+        label = next((name for name in ((self.label,) if self.label in row else SPANS) if name in row), None)
+        tags = None if label is None else _tags_of_spans(row[label], text, label, place)
+        return Tagged(place=place, id=identity, text=text, units=units, words=False, tags=tags)
+
+    # Learning
+
+    @classmethod
+    def foreign(cls, labels: Sequence[str], problem: str | None) -> Self:
+        """Entities where the labels are IOB2's, else plain labels."""
+        entities = schemes.told([labels]) != schemes.PLAIN and all(label[:2] in ("O", "B-", "I-") for label in labels)
+        return cls(labels=tuple(labels), scheme="iob2" if entities else schemes.PLAIN)
+
+    def learn(self, records: Sequence[Record]) -> Self:
+        """The scheme, and the labels: IOB2 of every type, or plain ones."""
+        tagged = [cast(Tagged, record) for record in records]
+        for one in tagged:
+            if one.tags is None:
+                raise one.place.error(
+                    f"no tags, one for each word needed: CoNLL's last column, or JSON like {self.form}"
+                )
+        scheme = self.scheme if self.scheme != "auto" else schemes.told([one.tags or () for one in tagged])
+        made = replace(self, scheme=scheme)
+        if scheme == schemes.PLAIN:
+            return replace(made, labels=tuple(sorted({tag for one in tagged for tag in one.tags or ()})))
+        types = sorted({span.label for one in tagged for span in made.spans(one)})
+        if not types:
+            raise tagged[0].place.error("no entity in any sentence, tags other than O needed")
+        return replace(made, labels=(schemes.OUTSIDE, *(f"{kind}-{label}" for label in types for kind in "BI")))
+
+    def spans(self, record: Tagged) -> list[schemes.Span]:
+        """A record's gold entities by units; tags that are not legal raise, or are mended where the user asked."""
+
+        def refuse(unit: int, said: str) -> None:
+            line = record.lines[unit] if record.lines else record.place.line
+            mend = "--illegal repair mends such sequences, --scheme names another scheme"
+            raise InputError(f"{said} (unit {unit + 1} of the sentence); {mend}", record.place.source, line)
+
+        try:
+            return schemes.spans(record.tags or (), self.scheme, None if self.illegal == "repair" else refuse)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise record.place.error(str(error)) from None
+
+    def require(self, record: Record) -> None:
+        """Tags of the training file."""
+        one = cast(Tagged, record)
+        if one.tags is None:
+            raise one.place.error("no tags, one for each word needed")
+        for number, tag in enumerate(self._gold_tags(one)):
+            if tag not in self.labels:
+                line = one.lines[number] if one.lines else one.place.line
+                known = ", ".join(self.labels[:12]) + (" …" if len(self.labels) > 12 else "")
+                raise InputError(
+                    f"tag {tag!r} given, those of the training file allowed: {known}", one.place.source, line
+                )
+
+    def key(self, record: Record) -> Hashable:
+        """The text."""
+        return cast(Tagged, record).text
+
+    def gold(self, record: Record) -> Hashable:
+        """The tags."""
+        return cast(Tagged, record).tags
+
+    def remarks(self, records: Sequence[Record]) -> list[str]:
+        """The scheme and counts by type."""
+        tagged = [cast(Tagged, record) for record in records]
+        if self.scheme == schemes.PLAIN:
+            counts = Counter(tag for one in tagged for tag in one.tags or ())
+            what = "labels"
+        else:
+            counts = Counter(span.label for one in tagged for span in self.spans(one))
+            what = f"entities, tags read as {self.scheme.upper()}"
+        named = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(20))
+        said = [
+            f"{sum(len(one.units) for one in tagged):,} {'words' if tagged[0].words else 'characters'}; {what}: {named}"
+        ]
+        return said + [
+            f"{label!r} stands once in the training file; add more of it" for label, n in counts.items() if n == 1
+        ]
+
+    def _gold_tags(self, record: Tagged) -> list[str]:
+        """The tags in the form they are learned in."""
+        if self.scheme == schemes.PLAIN:
+            return list(record.tags or ())
+        return schemes.iob2(len(record.units), self.spans(record))
+
+    # Computing
+
+    def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
+        """Windows of each text; each labelled piece is labelled in the window that shows most around it."""
+        most = room(self.most(config))
+        stride = min(self.stride or most // 4, most - 1)
+        tagged = [cast(Tagged, record) for record in records]
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        made = []
+        for record, (ids, places) in zip(tagged, tokenizer.pieces([one.text for one in tagged])):
+            labelled, units = _labelled(record, places)  # (m,), (m, 2)
+            tags = self._gold_tags(record) if record.tags is not None else None
+            gold = np.array([0 if tags is None else numbers.get(tags[unit], 0) for unit, _ in units], np.int64)
+            features = []
+            for start, stop, low, high in _windows(len(ids), most, stride):
+                inside = (labelled >= low) & (labelled < high)
+                if not inside.any():
+                    continue
+                whole, segments = sequence(tokenizer.special, ids[start:stop])
+                target = (labelled[inside] - start + 1, gold[inside])
+                features.append(Feature(whole, segments, {TARGET: target}, where=units[inside]))
+            made.append(features)
+        return made
+
+    def head(self, config: EncoderConfig) -> nn.Module:
+        """On each first piece, or on frozen features."""
+        from bertloom.tasks.heads import FeatureHead, RowHead
+
+        if self.features_from:
+            return FeatureHead(config, len(self.labels), self.features_from, self.body, pooled=False)
+        return RowHead(config, len(self.labels))
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy."""
+        import torch.nn.functional as F
+
+        return F.cross_entropy(logits.float(), batch.targets[TARGET][1], reduction="sum")
+
+    def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
+        """Entities with character offsets and probabilities, and the tag of every unit of a text given in words.
+
+        The tags are the likeliest legal sequence. A word that the vocabulary makes nothing of belongs to what is
+        around it.
+        """
+        one = cast(Tagged, record)
+        units = np.concatenate([feature.where for feature in features]) if features else np.zeros((0, 2), np.int64)
+        shares = softmax(np.concatenate(logits) / self.temperature) if features else np.zeros((0, len(self.labels)))
+        if self.scheme == schemes.PLAIN:
+            best = shares.argmax(1)
+            tags = ["" for _ in one.units]
+            sure = [0.0 for _ in one.units]
+            for (unit, _), number, share in zip(units, best, shares.max(1)):
+                tags[unit], sure[unit] = self.labels[number], float(share)
+            for unit in range(len(tags)):
+                if not tags[unit]:
+                    # Later characters of a piece, and what no piece stands for.
+                    tags[unit], sure[unit] = (tags[unit - 1], sure[unit - 1]) if unit else (self.labels[0], 0.0)
+            return {"tags": tags, "probabilities": sure}
+        best = _likeliest(np.log(shares + 1e-30), self.labels)
+        found = schemes.spans([self.labels[number] for number in best], "iob2")
+        spans = [schemes.Span(int(units[span.start, 0]), int(units[span.stop - 1, 1]), span.label) for span in found]
+        entities = []
+        for (start, stop, label), piece in zip(spans, found):
+            first, last = one.units[start][0], one.units[stop - 1][1]
+            share = float(np.mean([shares[n, best[n]] for n in range(piece.start, piece.stop)]))
+            entities.append(
+                {"start": first, "end": last, "label": label, "text": one.text[first:last], "probability": share}
+            )
+        made: Prediction = {"text": one.text, "entities": entities}
+        if one.words:
+            made["tags"] = schemes.iob2(len(one.units), spans)
+        return made
+
+    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+        """Every labelled piece is one."""
+        for feature, rows_ in zip(features, logits):
+            yield from zip(rows_, map(int, feature.targets[TARGET][1]))
+
+    # Measuring
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Entity F1, strict, or accuracy of plain labels."""
+        if self.scheme == schemes.PLAIN:
+            return ("accuracy", "f1_macro_tags")
+        return ("f1", "f1_conlleval", "f1_macro", "precision", "recall", "character_f1")
+
+    def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
+        """By seqeval over words; texts tagged by characters also by KLUE's macro F1 over characters."""
+        tagged = [cast(Tagged, record) for record in records]
+        gold = [self._gold_tags(one) for one in tagged]
+        if self.scheme == schemes.PLAIN:
+            return metrics.single_tags(gold, [one["tags"] for one in predictions])
+        given = [self._unit_tags(one, prediction) for one, prediction in zip(tagged, predictions)]
+        scores = metrics.entities(gold, given)
+        if not all(one.words for one in tagged):
+            scores["character_f1"] = metrics.single_tags(gold, given)["f1_macro_tags"]
+        return scores
+
+    def _unit_tags(self, record: Tagged, prediction: Prediction) -> list[str]:
+        if record.words:
+            return list(prediction["tags"])
+        found = [schemes.Span(one["start"], one["end"], one["label"]) for one in prediction["entities"]]
+        return schemes.iob2(len(record.units), found)
+
+    def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
+        """No entity anywhere, or one label alone."""
+        if self.scheme == schemes.PLAIN:
+            answers = {tag for one in predictions for tag in one["tags"]}
+            return repr(answers.pop()) if len(answers) == 1 else None
+        return None if any(one["entities"] for one in predictions) else "no entity"
+
+    def labels_in_config(self) -> dict[str, Any]:
+        """Names of the tags."""
+        return label_names(self.labels)
+
+
+def _groups(numbered: Iterator[tuple[int, str]], universal: bool) -> Iterator[Lines]:
+    """Sentences: the lines between blank ones, without comments, which stand before a sentence's first word."""
+    held: Lines = []
+    for number, line in numbered:
+        if not line.strip():
+            if held:
+                yield held
+            held = []
+        elif held or not (line.startswith("#") if universal else line.startswith("##") and "\t" in line):
+            held.append((number, line))
+    if held:
+        yield held
+
+
+def _joined(words: Sequence[str], between: str) -> tuple[str, tuple[Unit, ...]]:
+    units, start = [], 0
+    for word in words:
+        units.append((start, start + len(word)))
+        start += len(word) + len(between)
+    return between.join(words), tuple(units)
+
+
+def _tags_of_spans(given: Any, text: str, name: str, place: Place) -> tuple[str, ...]:
+    """IOB2 tags of characters, from `{"start", "end", "label"}` or `[start, end, label]`."""
+    if not isinstance(given, list):
+        raise place.error(f"field {name!r} holds a {type(given).__name__}, a list of spans allowed")
+    found = []
+    for one in given:
+        start, end, label = (one.get(key) for key in ("start", "end", "label")) if isinstance(one, dict) else (
+            one if isinstance(one, list) and len(one) == 3 else (None, None, None)
+        )  # fmt: skip
+        if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label:
+            raise place.error(f"span {json.dumps(one, ensure_ascii=False)[:80]} given, start, end and label allowed")
+        if not 0 <= start < end <= len(text):
+            raise place.error(f"span {start} to {end} given, inside the text's {len(text)} characters allowed")
+        found.append(schemes.Span(start, end, label))
+    found.sort()
+    for before, after in pairwise(found):
+        if before.stop > after.start:
+            raise place.error(f"spans {before[:2]} and {after[:2]} overlap, apart allowed")
+    return tuple(schemes.iob2(len(text), found))
+
+
+def _labelled(record: Tagged, places: Sequence[Unit]) -> tuple[Array, Array]:
+    """The pieces (m,) that carry a label, the first of each unit, and (m, 2) the units they stand for, first and end.
+
+    A word's first piece stands for the word, a piece of a text given by characters for its characters.
+    """
+    starts = np.array([start for start, _ in record.units])
+    pieces, units, last = [], [], -1
+    for number, (start, stop) in enumerate(places):
+        # Byte-level pieces begin with the space before a word.
+        while start < stop and record.text[start].isspace():
+            start += 1
+        unit = int(np.searchsorted(starts, start, side="right")) - 1
+        if start < stop and unit > last and start < record.units[unit][1]:
+            end = unit + 1 if record.words else int(np.searchsorted(starts, stop))
+            pieces.append(number)
+            units.append((unit, end))
+            last = unit if record.words else end - 1
+    return np.array(pieces, np.int64), np.array(units, np.int64).reshape(-1, 2)
+
+
+def _windows(count: int, most: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
+    """Windows `start` to `stop` over pieces, and `low` to `high`: those with more around them here than elsewhere."""
+    start = low = 0
+    while True:
+        stop = min(count, start + most)
+        following = start + most - stride
+        high = count if stop == count else (following + stop) // 2
+        yield start, stop, low, high
+        if stop == count:
+            return
+        start, low = following, high
+
+
+def _likeliest(scores: Array, labels: Sequence[str]) -> list[int]:
+    """The best legal IOB2 sequence of log-probabilities (n, K), by Viterbi's algorithm."""
+    if not len(scores):
+        return []
+    legal = np.array(
+        [[not now.startswith("I-") or before in (now, f"B-{now[2:]}") for now in labels] for before in labels]
+    )
+    moves = np.where(legal, 0.0, -np.inf)
+    begins = np.where([label.startswith("I-") for label in labels], -np.inf, 0.0)
+    total, back = scores[0] + begins, []
+    for row in scores[1:]:
+        ways = total[:, None] + moves
+        back.append(ways.argmax(0))
+        total = ways.max(0) + row
+    best = [int(total.argmax())]
+    for pointers in reversed(back):
+        best.append(int(pointers[best[-1]]))
+    return best[::-1]

@@ -1,0 +1,274 @@
+"""What a task is (the contract), and what tasks share: options, records, features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError, nearest
+from bertloom.example import Example
+from bertloom.text.records import Place, Row, rows
+from bertloom.text.sources import ReadCounts, ReadOptions
+from bertloom.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    # Tasks bring torch when they compute, and not when their options are listed.
+    from torch import Tensor, nn
+
+    from bertloom.model.packed import Batch
+
+# Which hidden states a frozen encoder gives, as slices of embeddings and layers (Devlin et al. 2019, Table 7), and what
+# they go into.
+FEATURES: dict[str, slice] = {
+    "embeddings": slice(0, 1),
+    "second-to-last": slice(-2, -1),
+    "last": slice(-1, None),
+    "weighted-sum": slice(-4, None),
+    "concat": slice(-4, None),
+}
+BODIES = ("linear", "bilstm")
+# The one target of a task's examples.
+TARGET = "labels"
+Prediction = dict[str, Any]
+Array = npt.NDArray[Any]
+
+
+def option(default: Any, text: str, known: Sequence[str] = ()) -> Any:
+    """A field that the user sets, with its help; `known` are the only values it may have."""
+    return field(default=default, metadata={"help": text, "known": tuple(known)})
+
+
+def learned(default: Any) -> Any:
+    """A field that the training file or the run sets; saved with the model like the others."""
+    return field(default=default, metadata={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row as a task understands it; subclasses add the texts, and the gold answer, None where there is none."""
+
+    place: Place
+    id: str = ""
+
+
+@dataclass
+class Feature(Example):
+    """An example made of a record: whether text was `cut` off it, and `where` in the text the labelled rows stand."""
+
+    cut: bool = False
+    where: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """Options and what was learned, a value that is saved in `config.json`; the methods are the contract."""
+
+    name: ClassVar[str]
+    # The class of `transformers` that computes the same, and where its head's weights stand.
+    architecture: ClassVar[str]
+    part: ClassVar[str] = "classifier"
+    # Whether the head stands on the pooled first token.
+    pooled: ClassVar[bool] = False
+    # The form of a record when it is written as JSON, for messages.
+    form: ClassVar[str] = ""
+
+    length: int = option(0, "Most tokens of a sequence; 0 for as many as the model has learned positions.")
+    columns: str = option("", "Names of a table's columns, by commas, where its first line is no header.")
+    encoding: str = option("utf-8", "Encoding of text files.")
+    fallback: str = option("", "Encoding of lines that are not in it, as latin-1; counted.")
+    on_bad: str = option("error", "Stop at a bad row, or leave it out and count it: error or skip.", ("error", "skip"))
+    temperature: float = learned(1.0)
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            known, value = one.metadata.get("known"), getattr(self, one.name)
+            if known and value not in known:
+                raise InputError(f"{one.name.replace('_', '-')}: {nearest(str(value), known)}")
+        if self.length and self.length < 8:
+            raise InputError(f"length: {self.length} given, at least 8 allowed, or 0")
+
+    # Reading
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How files are read."""
+        on_bad = cast(Literal["error", "skip"], self.on_bad)
+        return ReadOptions(encoding=self.encoding, fallback=self.fallback or None, on_bad=on_bad)
+
+    def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
+        """The records of a file or data set, streamed; a bad one raises with its line, or is counted."""
+        names = [name.strip() for name in self.columns.split(",")] if self.columns else []
+        return self.made(rows(source, names, self.reading, counts), counts)
+
+    def made(self, given: Iterable[tuple[Place, Row]], counts: ReadCounts) -> Iterator[Record]:
+        """Records of rows, as `read` treats them."""
+        for place, row in given:
+            try:
+                yield self.record(row, place)
+            except InputError:
+                if self.on_bad == "error":
+                    raise
+                counts.mended["unusable row, left out"] += 1
+
+    def shown(self, row: Row, place: Place) -> Self:
+        """The task with what a file's first row tells: which columns hold what."""
+        return self
+
+    @abstractmethod
+    def record(self, row: Row, place: Place) -> Record:
+        """The record of a row; raises with its place where it is none."""
+
+    # Learning
+
+    @classmethod
+    def foreign(cls, labels: Sequence[str], problem: str | None) -> Self:
+        """The task of another library's fine-tuned model."""
+        return cls()
+
+    def learn(self, records: Sequence[Record]) -> Self:
+        """The task with what its training records tell: labels, kinds, weights."""
+        return self
+
+    @abstractmethod
+    def require(self, record: Record) -> None:
+        """Raise unless a record has a gold answer that can be learned and scored."""
+
+    @abstractmethod
+    def key(self, record: Record) -> Hashable:
+        """What makes two records the same input."""
+
+    @abstractmethod
+    def gold(self, record: Record) -> Hashable:
+        """The gold answer as something to count and compare."""
+
+    def remarks(self, records: Sequence[Record]) -> list[str]:
+        """What the user should know of the training records."""
+        return []
+
+    def text_of(self, record: Record) -> str | None:
+        """The text that augmentation may change; None where that would make the answer wrong."""
+        return None
+
+    def with_text(self, record: Record, text: str) -> Record:
+        """The record with another such text."""
+        raise NotImplementedError
+
+    # Computing
+
+    @abstractmethod
+    def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
+        """Of each record its examples, several where it is read in windows."""
+
+    @abstractmethod
+    def head(self, config: EncoderConfig) -> nn.Module:
+        """A new head: `head(encoder, batch)` gives the logits (M, K) of the labelled rows."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Summed loss, a scalar."""
+
+    def count(self, batch: Batch) -> int:
+        """What the summed loss is divided by."""
+        return len(batch.targets[TARGET][1])
+
+    @abstractmethod
+    def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
+        """The user's answer of the logits of a record's features."""
+
+    # Measuring
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The names that `score` gives, the main one first; more is better."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
+        """The official metrics."""
+
+    def confusion(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> tuple[list[str], Array] | None:
+        """Labels, and (K, K) how often each gold one was given each; None where no single label is given."""
+        return None
+
+    def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
+        """What a run that learned nothing answers always, None where it lives."""
+        return None
+
+    def tuned(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> Self:
+        """The task with what the dev set tells beyond weights, such as a threshold."""
+        return self
+
+    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+        """Logits (K,) and gold of every choice made by softmax, for calibration; raises where there is none."""
+        raise InputError(f"calibrate: {self.name} given, a task that chooses between labels allowed")
+
+    def settings(self) -> dict[str, Any]:
+        """The task as JSON."""
+        return {"task": self.name, **{one.name: getattr(self, one.name) for one in fields(self)}}
+
+    def labels_in_config(self) -> dict[str, Any]:
+        """What `config.json` says of labels, for `transformers`."""
+        return {}
+
+    def most(self, config: EncoderConfig) -> int:
+        """Most tokens of a sequence."""
+        if self.length > config.max_position_embeddings:
+            raise InputError(
+                f"length: {self.length} given, at most {config.max_position_embeddings} positions of the model allowed"
+            )
+        return self.length or config.max_position_embeddings
+
+
+def label_names(labels: Sequence[str]) -> dict[str, Any]:
+    """`id2label` and `label2id`."""
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels as people sort them: numbers by value, words by letters."""
+    distinct = sorted(set(labels))
+    try:
+        return tuple(sorted(distinct, key=float))
+    except ValueError:
+        return tuple(distinct)
+
+
+def column(row: Row, given: str, known: Sequence[str], what: str, place: Place, flag: str) -> str:
+    """The name of a column: the one given, or the only one of those known that is there; else raises."""
+    names = list(row)
+    if given:
+        if given not in row:
+            raise place.error(f"{flag}: no column {given!r}, columns given: {', '.join(map(repr, names))[:200]}")
+        return given
+    folded = {name.casefold(): name for name in reversed(names)}
+    found = next((folded[name] for name in known if name in folded), None)
+    if found is None:
+        raise place.error(
+            f"which column holds the {what} cannot be told from {', '.join(map(repr, names))[:120]}; {flag} NAME names "
+            "it, --columns A,B,… names all of a table without a header"
+        )
+    return found
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities along the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return cast(Array, shifted / shifted.sum(-1, keepdims=True))
+
+
+def with_options(task: Task, given: dict[str, Any]) -> Task:
+    """The task with some options set; one it does not have raises and names those it has."""
+    known = [one.name for one in fields(task)]
+    for name in given:
+        if name not in known:
+            raise InputError(f"{task.name}: {nearest(name, known)}")
+    return replace(task, **given)

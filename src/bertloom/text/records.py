@@ -1,0 +1,198 @@
+"""Rows of data sets: CSV, TSV, JSONL, Parquet, and Hugging Face's by name, each with the place it stands at."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bertloom.errors import InputError, blaming
+from bertloom.text.sources import ReadCounts, ReadOptions, extra, lines, open_bytes, plain_suffix
+
+Row = dict[str, Any]
+TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+JSON_LINES = (".jsonl", ".ndjson")
+# A field may be a whole book.
+csv.field_size_limit(1 << 30)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands: a file or data set, and its line or row from 1."""
+
+    source: str
+    line: int | None = None
+
+    def error(self, message: str) -> InputError:
+        """The error that blames this place."""
+        return InputError(message, self.source, self.line)
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+def rows(
+    source: str,
+    columns: Sequence[str] = (),
+    options: ReadOptions | None = None,
+    counts: ReadCounts | None = None,
+) -> Iterator[tuple[Place, Row]]:
+    """Every row of a data set as a dict by column; `columns` names those of a table whose first line is no header.
+
+    A row that cannot be read raises with its line, or is left out and counted with `on_bad="skip"`.
+    """
+    options, counts = options or ReadOptions(), counts or ReadCounts()
+    with blaming(source, "cannot be read"):
+        for number, read in _readers(source, columns, options, counts):
+            place = Place(source, number)
+            try:
+                try:
+                    row = read()
+                except ValueError as error:
+                    said = error.msg if isinstance(error, json.JSONDecodeError) else error
+                    raise place.error(f"is not JSON: {said}") from None
+                except RecursionError:
+                    raise place.error("is not JSON: too deep") from None
+                if not isinstance(row, dict):
+                    raise place.error(f"a {type(row).__name__} given, an object of fields allowed")
+                _require_characters(row, place)
+            except InputError:
+                if options.on_bad == "error":
+                    raise
+                counts.mended["malformed row, left out"] += 1
+                continue
+            yield place, row
+
+
+Read = Iterator[tuple[int, Callable[[], Any]]]
+
+
+def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
+    if source.startswith("hf:"):
+        return _data_set(source)
+    suffix = plain_suffix(source)
+    if suffix in JSON_LINES:
+        return _json_lines(source, options, counts)
+    if suffix == ".parquet":
+        return _parquet(source)
+    return _table(source, TABLES.get(suffix, "\t"), columns, options, counts)
+
+
+def _json_lines(source: str, options: ReadOptions, counts: ReadCounts) -> Read:
+    with open_bytes(source) as stream:
+        for number, line in lines(source, stream, options, counts):
+            if line.strip():
+                yield number, partial(json.loads, line)
+
+
+def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
+    """Tab-separated values know no quotes, as GLUE's files; comma-separated ones do, over several lines too."""
+    with open_bytes(source) as stream:
+        numbered = lines(source, stream, options, counts)
+        if delimiter == "\t":
+            cut: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in numbered if line)
+        else:
+            cut = _comma_separated(source, numbered)
+        names = list(columns) or next(cut, (0, []))[1]
+        twice = {name for name in names if name and names.count(name) > 1}
+        if twice:
+            raise InputError(f"column {sorted(twice)[0]!r} stands twice in the header, once allowed", source, 1)
+        for number, cells in cut:
+            yield number, partial(_row, Place(source, number), names, cells)
+
+
+def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
+    last = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal last
+        for number, line in numbered:
+            last = number
+            yield line + "\n"
+
+    reader = csv.reader(texts(), strict=True)
+    while True:
+        first = last + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"is not CSV: {error}", source, first) from None
+        if cells:
+            yield first, cells
+
+
+def _row(place: Place, names: Sequence[str], cells: Sequence[str]) -> Row:
+    if len(cells) != len(names):
+        raise place.error(f"{len(cells)} columns given, {len(names)} allowed: {', '.join(map(repr, names))[:120]}")
+    # What stands between a last comma and the line's end is no column.
+    return {name: cell for name, cell in zip(names, cells) if name}
+
+
+def _parquet(source: str) -> Read:
+    parquet = extra("pyarrow.parquet", "data")
+    with parquet.ParquetFile(source) as file:
+        number = 0
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, partial(dict, row)
+
+
+def _data_set(source: str) -> Read:
+    """`hf:NAME[:CONFIG][:SPLIT]`, labels by their names where the data set has names for them."""
+    records = hub_data_set(source)
+    kinds = (getattr(records, "features", None) or {}).items()
+    each = {name: getattr(kind, "feature", kind) for name, kind in kinds}  # of a list's parts
+    named = {name: kind.names for name, kind in each.items() if hasattr(kind, "int2str")}
+    for number, record in enumerate(records, 1):
+        yield number, partial(_named, dict(record), named)
+
+
+def _named(record: Row, named: dict[str, list[str]]) -> Row:
+    def spelt(value: Any, names: list[str]) -> Any:
+        if isinstance(value, list):
+            return [spelt(one, names) for one in value]
+        # A label of -1 is the Hub's way to leave one out.
+        return value if not isinstance(value, int) else names[value] if value >= 0 else None
+
+    return {key: spelt(value, named[key]) if key in named else value for key, value in record.items()}
+
+
+def hub_data_set(source: str) -> Any:
+    """The records of `hf:NAME[:CONFIG][:SPLIT]`, streamed by `datasets`; the split is `train` if unnamed."""
+    name, *rest = source.removeprefix("hf:").split(":")
+    split = rest[-1] if rest else "train"
+    config = rest[0] if len(rest) > 1 else None
+    if not name:
+        raise InputError("no data set named, hf:NAME[:CONFIG][:SPLIT] allowed", source)
+    datasets = extra("datasets", "data")
+    try:
+        return datasets.load_dataset(name, config, split=split, streaming=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(str(error).splitlines()[0], source) from None
+
+
+def _require_characters(row: Row, place: Place) -> None:
+    for name, value in row.items():
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise place.error(f"field {name!r} holds half a surrogate pair, whole characters allowed") from None
+
+
+def text_of(row: Row, name: str, place: Place) -> str:
+    """The text of a column; raises where it is none, or empty."""
+    if name not in row:
+        raise place.error(f"no column {name!r}, columns given: {', '.join(map(repr, row))[:200]}")
+    value = row[name]
+    if not isinstance(value, str):
+        raise place.error(f"column {name!r} holds a {type(value).__name__}, a text allowed")
+    if not value.strip():
+        raise place.error(f"column {name!r} is empty, a text needed; --on-bad skip leaves such rows out")
+    return value
