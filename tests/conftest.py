@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from bertloom.config import EncoderConfig
+from bertloom.api import Model
+from bertloom.config import EncoderConfig, preset
 from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import prepare
 from bertloom.example import Example
+from bertloom.model.encoder import Encoder
+from bertloom.model.init import initialise
+from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.text.vocabulary import train_vocabulary
 
@@ -120,3 +124,18 @@ def random_examples(config: EncoderConfig, lengths: list[int], seed: int = 0) ->
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new BERT over the toy language's vocabulary, with both pretraining heads."""
+    torch.manual_seed(0)
+    config = preset(
+        "tiny", vocab_size=len(tokenizer), num_hidden_layers=2, hidden_size=64, intermediate_size=128,
+        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    encoder, objective = Encoder(config), Combined(config, "mlm+nsp")
+    initialise(encoder, config.initializer_range, config.pad_token_id), initialise(objective, config.initializer_range)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    Model(encoder, torch.nn.ModuleDict(objective.heads), tokenizer, {}, folder).save(folder)
+    return folder

@@ -25,9 +25,9 @@ from bertloom.evaluation import Measure, guessing
 from bertloom.files import sha256
 from bertloom.pretraining import Pretraining as Run
 from bertloom.pretraining import pretrain
-from bertloom.train.run import precision_on, stop_signals
 from bertloom.train.loop import Step
 from bertloom.train.recipe import Recipe
+from bertloom.train.run import precision_on, stop_signals
 
 
 def recipe(prepared: Corpus, output: Path, **changes: Any) -> Recipe:

@@ -58,6 +58,7 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         raise InputError("no records in it, at least two needed", recipe.train)
     task = task.learn(train.records)
     metric = recipe.metric or task.metrics[0]
+    _require(recipe, task, metric, model)
     dev = load(task, recipe.dev, counts)
     if not dev.records:
         raise InputError("no records in it, at least one needed", recipe.dev)
@@ -82,6 +83,17 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
             said = f"{cut:,} of {len(examples):,} {name} examples are longer than {most} tokens and were cut"
             say(said + (": --long windows reads them whole" if hasattr(task, "long") else ""))
     return Data(task, train.records, dev.records, features, dev_features)
+
+
+def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
+    """Raise now, and not after an epoch, where the task or the model has not what the recipe asks for."""
+    if metric not in task.metrics:
+        raise InputError(f"metric: {metric!r} given, one of {', '.join(task.metrics)} allowed")
+    if recipe.calibrate and not task.calibrates:
+        raise InputError("calibrate: given, a task that chooses one of several labels needed")
+    if recipe.freeze > model.config.num_hidden_layers:
+        most = model.config.num_hidden_layers
+        raise InputError(f"freeze: {recipe.freeze} given, at most the model's {most} layers allowed")
 
 
 @dataclass(frozen=True)

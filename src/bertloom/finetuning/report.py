@@ -40,7 +40,7 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], task: str, epoch: int) -> st
         return None
     return (
         f"dev loss was lowest after {step / epoch:.1f} epochs ({lowest:.3f}) and {last:.3f} at the end: the model "
-        "learns its training data by heart; the best checkpoint is kept all the same, --patience 1 ends such a run sooner"
+        "learns its training data by heart; the best checkpoint is kept, --patience 1 ends such a run sooner"
     )
 
 

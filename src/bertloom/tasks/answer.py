@@ -227,7 +227,9 @@ class Answer(Task):
         """By the script."""
         if self.script == "korquad":
             return ("korquad_f1", "korquad_exact")
-        return ("f1", "exact") if self.nothing else ("f1", "exact_match")
+        if not self.nothing:
+            return ("f1", "exact_match")
+        return ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
 
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
         """In percent, by the names of the official scripts."""

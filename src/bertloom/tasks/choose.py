@@ -15,7 +15,7 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.files import read_text
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, option, softmax
-from bertloom.text.records import Place, Row, rows, text_of
+from bertloom.text.records import Place, Row, require_file, rows, text_of
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
@@ -59,6 +59,7 @@ class Choose(Task):
 
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
         """Rows, or MCTest's lines with the answers beside them."""
+        require_file(source)
         if plain_suffix(source) == ".tsv" and not self.columns and MCTEST.match(_beginning(source)):
             yield from self.made(self._mctest(source, counts), counts)
         else:
@@ -198,6 +199,11 @@ class Choose(Task):
             "probability": float(shares[best]),
             "probabilities": shares.tolist(),
         }
+
+    @property
+    def calibrates(self) -> bool:
+        """True."""
+        return True
 
     def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
         """A record's one choice."""

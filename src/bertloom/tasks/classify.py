@@ -353,10 +353,13 @@ class Classify(Task):
         named = {label: float(share) for label, share in zip(self.labels, shares)}
         return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": named}
 
+    @property
+    def calibrates(self) -> bool:
+        """Where there is one label."""
+        return self.problem == SINGLE
+
     def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
         """A record's one choice."""
-        if self.problem != SINGLE:
-            raise InputError(f"calibrate: problem {self.problem} given, {SINGLE} allowed")
         yield np.concatenate(logits).mean(0), int(features[0].targets[TARGET][1][0])
 
     # Measuring

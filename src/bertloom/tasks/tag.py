@@ -28,7 +28,7 @@ from bertloom.tasks.task import (
     option,
     softmax,
 )
-from bertloom.text.records import Place, Row, rows, text_of
+from bertloom.text.records import Place, Row, require_file, rows, text_of
 from bertloom.text.sequence import room, sequence
 from bertloom.text.sources import ReadCounts, lines, open_bytes, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
@@ -95,6 +95,7 @@ class Tag(Task):
 
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
         """CoNLL and CoNLL-U by lines, tables and JSON by rows, plain text by lines."""
+        require_file(source)
         suffix = plain_suffix(source)
         if source.startswith("hf:") or suffix in (".jsonl", ".ndjson", ".parquet"):
             yield from self.made(rows(source, (), self.reading, counts), counts)
@@ -351,6 +352,11 @@ class Tag(Task):
             made["tags"] = schemes.iob2(len(one.units), spans)
         return made
 
+    @property
+    def calibrates(self) -> bool:
+        """True."""
+        return True
+
     def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
         """Every labelled piece is one."""
         for feature, rows_ in zip(features, logits):
@@ -363,7 +369,8 @@ class Tag(Task):
         """Entity F1, strict, or accuracy of plain labels."""
         if self.scheme == schemes.PLAIN:
             return ("accuracy", "f1_macro_tags")
-        return ("f1", "f1_conlleval", "f1_macro", "precision", "recall", "character_f1")
+        types = (f"f1_{label[2:]}" for label in self.labels if label.startswith("B-"))
+        return ("f1", "f1_conlleval", "f1_macro", "precision", "recall", *types)
 
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
         """By seqeval over words; texts tagged by characters also by KLUE's macro F1 over characters."""

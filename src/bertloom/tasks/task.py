@@ -204,9 +204,14 @@ class Task(ABC):
         """The task with what the dev set tells beyond weights, such as a threshold."""
         return self
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether the task chooses by softmax, whose temperature can be fitted."""
+        return False
+
     def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
-        """Logits (K,) and gold of every choice made by softmax, for calibration; raises where there is none."""
-        raise InputError(f"calibrate: {self.name} given, a task that chooses between labels allowed")
+        """Logits (K,) and gold of every such choice in a record."""
+        raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
         """The task as JSON."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bertloom.errors import InputError, blaming
@@ -45,6 +46,7 @@ def rows(
     A row that cannot be read raises with its line, or is left out and counted with `on_bad="skip"`.
     """
     options, counts = options or ReadOptions(), counts or ReadCounts()
+    require_file(source)
     with blaming(source, "cannot be read"):
         for number, read in _readers(source, columns, options, counts):
             place = Place(source, number)
@@ -65,6 +67,12 @@ def rows(
                 counts.mended["malformed row, left out"] += 1
                 continue
             yield place, row
+
+
+def require_file(source: str) -> None:
+    """Raise unless a source is a file, standard input or a data set of the Hub."""
+    if source != "-" and not source.startswith("hf:") and not Path(source).is_file():
+        raise InputError("is a folder, a file needed" if Path(source).is_dir() else "no such file", source)
 
 
 Read = Iterator[tuple[int, Callable[[], Any]]]

@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import bertloom
+from bertloom.errors import InputError
+from bertloom.files import sha256
+from bertloom.finetuning import tune
+from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
+from bertloom.finetuning.report import over_fitting, spread
+from bertloom.finetuning.run import Finetuning
+from bertloom.finetuning.tune import finetune
+from bertloom.tasks.classify import Classify
+from bertloom.text.sources import ReadCounts
+from tests.tasks import cases
+
+
+def write(path: Path, name: str, count: int, seed: int) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in cases.rows(name, count, seed)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        "train": write(folder / "train.jsonl", "classify", 96, 1),
+        "dev": write(folder / "dev.jsonl", "classify", 40, 2),
+    }
+
+
+def recipe(files: dict[str, Path], model: Path, output: Path, task: str = "classify", **changes: Any) -> Tuning:
+    keys = {
+        "model": str(model), "train": str(files["train"]), "dev": str(files["dev"]), "output": str(output),
+        "epochs": 16.0, "batch_size": 16, "learning_rate": 3e-3, "save_every": 40, "evaluate_every": 24,
+        "dropout": 0.01,
+    }  # fmt: skip
+    return tuning(task, {**keys, **changes})
+
+
+def weights(output: Path) -> str:
+    return sha256(output / "model" / "model.safetensors")
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def alone(files: dict[str, Path], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "alone"
+    assert finetune(recipe(files, tiny_model, output), say=quiet)
+    return output
+
+
+def stop_after(*done: int) -> Any:
+    def watch(run: Finetuning, step: Any, measures: Any) -> None:
+        if step.number + 1 in done:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return watch
+
+
+def test_a_fine_tuned_folder(alone: Path) -> None:
+    names = sorted(path.name for path in alone.iterdir())
+    assert names == ["confusion.png", "curves.png", "model", "recipe.toml", "report.json", "seed-0"]
+    assert sorted(path.name for path in (alone / "seed-0").iterdir()) == [
+        "curves.png", "metrics.jsonl", "recipe.toml", "report.json",
+    ], "checkpoints go when the model is shipped"  # fmt: skip
+    report = json.loads((alone / "report.json").read_text())
+    assert report["scores"]["accuracy"] > 0.9, "the toy language is easy"
+    assert report["settings"]["steps"] == 96
+    assert np.sum(report["confusion"]["matrix"]) == 40
+    assert report["runs"][0]["dead"] is None
+    card = (alone / "model" / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card
+    assert "| accuracy |" in card
+    assert "learning_rate = 0.003" in card
+    classifier = transformers.pipeline("text-classification", str(alone / "model"))
+    (mine,) = bertloom.load(alone).predict(["The cat lives in the house. loudly"])
+    (theirs,) = classifier(["The cat lives in the house. loudly"])
+    assert theirs["label"] == mine["label"] == "cat"
+    assert theirs["score"] == pytest.approx(mine["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("stops", [(1,), (30, 45, 80), (48,)])
+def test_stopped_anywhere_it_ends_in_the_same_bytes(
+    alone: Path, files: dict[str, Path], tiny_model: Path, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    given = recipe(files, tiny_model, tmp_path / "run")
+    for stop in stops:
+        assert finetune(given, watch=stop_after(stop), say=quiet) is None
+    assert finetune(given, say=quiet)
+    assert weights(tmp_path / "run") == weights(alone)
+    reports = [json.loads((run / "report.json").read_text()) for run in (alone, tmp_path / "run")]
+    assert reports[0]["scores"] == reports[1]["scores"]
+
+
+def test_micro_batches_and_saving_change_nothing_but_bits(
+    alone: Path, files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    finetune(recipe(files, tiny_model, tmp_path / "a", save_every=1000), say=quiet)
+    assert weights(tmp_path / "a") == weights(alone)
+    finetune(recipe(files, tiny_model, tmp_path / "b", dropout=0.0, epochs=4.0, restarts=0), say=quiet)
+    finetune(recipe(files, tiny_model, tmp_path / "c", dropout=0.0, micro_tokens=40, epochs=4.0, restarts=0), say=quiet)
+    states = [bertloom.load(tmp_path / name).state() for name in "bc"]
+    assert all(torch.allclose(states[0][name], states[1][name], atol=2e-3) for name in states[0])
+
+
+def test_finished_it_is_not_begun_again_and_other_recipes_are_refused(
+    alone: Path, files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    report = finetune(recipe(files, tiny_model, alone, save_every=9), say=said.append)
+    assert report == json.loads((alone / "report.json").read_text())
+    assert "is finished" in said[0]
+    with pytest.raises(InputError, match=r"another recipe \(epochs: 3.0 given, the run has 16.0"):
+        finetune(recipe(files, tiny_model, alone, epochs=3.0), say=quiet)
+    with pytest.raises(InputError, match="is a fine-tuning for classify, tag given"):
+        finetune(recipe(files, tiny_model, alone, task="tag"), say=quiet)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").touch()
+    with pytest.raises(InputError, match="is there and is no run"):
+        finetune(recipe(files, tiny_model, tmp_path / "full"), say=quiet)
+
+
+def test_other_data_under_the_same_name_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    files = {
+        "train": write(tmp_path / "t.jsonl", "classify", 96, 1),
+        "dev": write(tmp_path / "d.jsonl", "classify", 20, 2),
+    }
+    given = recipe(files, tiny_model, tmp_path / "run")
+    assert finetune(given, watch=stop_after(30), say=quiet) is None
+    write(tmp_path / "t.jsonl", "classify", 96, 7)
+    with pytest.raises(InputError, match="was on other data"):
+        finetune(given, say=quiet)
+
+
+def test_seeds_have_a_mean_and_the_best_is_shipped(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    given = recipe(files, tiny_model, tmp_path / "run", seeds=3, epochs=11.0, calibrate=True, metric="f1_macro")
+    report = finetune(given, say=quiet)
+    assert report
+    values = [run["scores"]["f1_macro"] for run in report["runs"]]
+    assert [run["seed"] for run in report["runs"]] == [0, 1, 2]
+    assert len({run["scores"]["loss"] for run in report["runs"]}) == 3, "seeds differ"
+    assert report["over_seeds"]["f1_macro"] == pytest.approx(spread(values))
+    assert report["scores"]["f1_macro"] == max(values)
+    assert report["shipped"] == values.index(max(values))
+    fitted = report["calibration"]
+    assert fitted["ece_after"] <= fitted["ece_before"]
+    model = bertloom.load(tmp_path / "run")
+    assert model.require_task().temperature == fitted["temperature"]
+
+
+def test_a_dead_run_is_restarted_and_reported(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 0 is made to learn nothing, as small sets sometimes do."""
+    before = Finetuning._build
+
+    def killed(self: Finetuning) -> None:
+        before(self)
+        if self.seed == 0:
+            self.rate = lambda step: 0.0
+            self.objective.head.bias.data[0] = 100.0
+
+    monkeypatch.setattr(Finetuning, "_build", killed)
+    said: list[str] = []
+    report = finetune(recipe(files, tiny_model, tmp_path / "run"), say=said.append)
+    assert report
+    assert report["shipped"] == tune.NEXT_SEED
+    assert report["runs"][0]["dead_before"] == [0]
+    assert any("seed 0 learned nothing: it answers 'cat'" in one for one in said), said
+    none = finetune(recipe(files, tiny_model, tmp_path / "none", restarts=0), say=said.append)
+    assert none
+    assert none["runs"][0]["dead"] == "'cat'"
+    assert any("seed 0 learned nothing either" in one for one in said)
+
+
+def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    given = recipe(
+        files, tiny_model, tmp_path / "run", epochs=60.0, patience=2, evaluate_every=10, restarts=0, learning_rate=4e-3
+    )
+    report = finetune(given, say=quiet)
+    assert report
+    (run,) = report["runs"]
+    assert run["steps"] < 360
+    rows = [json.loads(line) for line in (tmp_path / "run" / "seed-0" / "metrics.jsonl").read_text().splitlines()]
+    values = [(row["step"], row["held_out"]["classify"]["accuracy"]) for row in rows if "held_out" in row]
+    best = max(value for _, value in values)
+    first = next(step for step, value in values if value == best)
+    assert run["best_step"] == first
+    assert values[-1][0] == first + 20
+    assert report["scores"]["accuracy"] == best
+
+
+def test_frozen_layers_stay_and_lower_ones_learn_less(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    before = bertloom.load(tiny_model).state()
+    finetune(recipe(files, tiny_model, tmp_path / "frozen", freeze=1, epochs=1.0, restarts=0), say=quiet)
+    after = bertloom.load(tmp_path / "frozen").state()
+    for name, tensor in before.items():
+        if name.startswith(("embeddings.", "layers.0.")):
+            assert torch.equal(tensor, after[name]), name
+    assert not torch.equal(before["layers.1.attention.qkv.weight"], after["layers.1.attention.qkv.weight"])
+    data = tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), quiet)
+    decayed = recipe(files, tiny_model, tmp_path / "x", layer_decay=0.5)
+    run = Finetuning(decayed, 0, tmp_path / "x", bertloom.load(tiny_model), data, quiet)
+    scales = {name: group["scale"] for group in run.optimizer.param_groups for name in group["param_names"]}
+    assert scales["embeddings.word.weight"] == 0.125
+    assert scales["layers.0.attention.qkv.weight"] == 0.25
+    assert scales["layers.1.attention.norm.bias"] == 0.5
+    assert scales["head.weight"] == scales["pooler.dense.weight"] == 1
+    next(iter(run.train(lambda: True)))
+    rates = {group["scale"]: group["lr"] for group in run.optimizer.param_groups}
+    assert rates[0.125] == pytest.approx(rates[1] / 8)
+
+
+@pytest.mark.parametrize("way", ["concat", "weighted-sum", "last", "embeddings", "second-to-last"])
+@pytest.mark.parametrize(("name", "body"), [("classify", "linear"), ("tag", "bilstm")])
+def test_features_of_a_frozen_encoder(
+    name: str, body: str, way: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertloom.tasks.heads.LSTM_SIZE", 16)
+    files = {"train": write(tmp_path / "t.jsonl", name, 64, 1), "dev": write(tmp_path / "d.jsonl", name, 20, 2)}
+    given = recipe(
+        files,
+        tiny_model,
+        tmp_path / "run",
+        task=name,
+        features_from=way,
+        body=body,
+        learning_rate=0.0,
+        epochs=2.0,
+        restarts=0,
+    )
+    if way in ("concat", "weighted-sum"):
+        with pytest.raises(InputError, match="a model of more than 2 layers needed"):
+            finetune(given, say=quiet)
+        return
+    assert finetune(given, say=quiet)
+    model, before = bertloom.load(tmp_path / "run"), bertloom.load(tiny_model).state()
+    assert all(torch.equal(before[key], value) for key, value in model.encoder.state_dict().items())
+    task = model.require_task()
+    records = list(task.read(str(files["dev"]), ReadCounts()))
+    together = [one for _, one in model.predictions(records)]
+    alone = [one for record in records for _, one in model.predictions([record])]
+    if name == "classify":
+        assert [one["label"] for one in alone] == [one["label"] for one in together]
+    else:
+        assert [one["tags"] for one in alone] == [one["tags"] for one in together]
+    _, info = transformers.AutoModel.from_pretrained(tmp_path / "run" / "model", output_loading_info=True)
+    assert not info["missing_keys"] - {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+def test_augmented_copies_are_learned_too(
+    files: dict[str, Path], tiny_model: Path, minilm: Path, tmp_path: Path
+) -> None:
+    given = recipe(files, tiny_model, tmp_path / "x", augment="mask+delete+swap", augment_copies=2)
+    data = tune.read(given, bertloom.load(tiny_model), quiet)
+    assert len(data.features) == 96 * 7
+    texts = {one.text for one in data.train}  # type: ignore[attr-defined]
+    assert len(texts) <= 96
+    with pytest.raises(InputError, match="no trained mlm head"):
+        tune.read(replace(given, augment="mask"), bertloom.load(minilm), quiet)
+    tags = {"train": write(tmp_path / "t.jsonl", "tag", 8, 1), "dev": write(tmp_path / "d.jsonl", "tag", 4, 2)}
+    with pytest.raises(InputError, match="augment: swap given, none allowed for tag"):
+        tune.read(
+            recipe(tags, tiny_model, tmp_path / "x", task="tag", augment="swap"), bertloom.load(tiny_model), quiet
+        )
+
+
+def test_remarks_name_what_is_odd_in_the_data(tiny_model: Path, tmp_path: Path) -> None:
+    lines = ["text\tlabel", *["cat one\ta"] * 9, "cat one\tb", "dog two\tb", "cow three\tc", "duck four\ta"]
+    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "d.tsv").write_text("text\tlabel\ndog two\tb\nnew\ta\n")
+    said: list[str] = []
+    files = {"train": tmp_path / "t.tsv", "dev": tmp_path / "d.tsv"}
+    tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), said.append)
+    text = "\n".join(said)
+    for part in (
+        "13 training and 2 dev records; best by accuracy on dev",
+        "a 10, b 2, c 1",
+        "labels are not balanced: 'a' is 10 times as frequent as 'c'",
+        "t.tsv:13: label 'c' has this one example",
+        "9 training records repeat others",
+        "10 training records have another answer than the same text elsewhere (label noise)",
+        "1 of 2 dev records stand in the training file too, as " + str(tmp_path / "d.tsv:2"),
+    ):
+        assert part in text, text
+
+
+def test_long_texts_are_told_of(tiny_model: Path, tmp_path: Path) -> None:
+    row = json.dumps({"text": "the cat " * 100, "label": "a"}) + "\n" + json.dumps({"text": "dog", "label": "b"}) + "\n"
+    (tmp_path / "t.jsonl").write_text(row)
+    said: list[str] = []
+    files = dict.fromkeys(("train", "dev"), tmp_path / "t.jsonl")
+    tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), said.append)
+    assert "1 of 2 training examples are longer than 64 tokens and were cut: --long windows reads them whole" in said
+
+
+def test_over_fitting_is_said() -> None:
+    rows = [
+        {"step": step, "held_out": {"classify": {"loss": loss}}} for step, loss in ((10, 0.5), (20, 0.3), (30, 0.6))
+    ]
+    said = over_fitting(rows, "classify", 10)
+    assert said
+    assert "lowest after 2.0 epochs (0.300) and 0.600 at the end" in said
+    assert over_fitting(rows[:2], "classify", 10) is None
+    assert over_fitting(rows[:1], "classify", 10) is None
+
+
+def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
+    given = tuning("answer", {"model": "m", "train": "t", "dev": "d", "output": "o", "stride": 64, "script": "korquad"})
+    given.write(tmp_path / "r.toml")
+    task, keys = read_tuning(tmp_path / "r.toml")
+    assert task
+    assert tuning(task, keys) == given
+    assert given.differing(replace(given, output="x", seed=3)) == {"seed": (0, 3)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"epochs": 0.0}, "epochs: 0.0 given, above 0"),
+        ({"layer_decay": 0.0}, "layer_decay: 0.0 given, above 0"),
+        ({"layer_decay": 1.5}, "layer_decay: 1.5 given, a share"),
+        ({"dropout": 1.0}, "dropout: 1.0 given, from 0"),
+        ({"augment": "mask+rot13"}, "augment: unknown 'rot13'"),
+        ({"seed": 2**63 - 1}, "under 2..63"),
+        ({"train": ""}, "train: none given"),
+        ({"batch_size": 0}, "batch_size: 0 given, at least 1"),
+        ({"stride": "x"}, "stride: 'x' given, a int"),
+        ({"colour": 1}, "key unknown 'colour'"),
+        ({"problem": "sinlge"}, "problem: unknown 'sinlge', did you mean 'single'"),
+        ({"stride": -1}, "stride: -1 given"),
+    ],
+)
+def test_keys_that_cannot_be(keys: dict[str, Any], said: str) -> None:
+    given = {"model": "m", "train": "t", "dev": "d", "output": "o"}
+    with pytest.raises(InputError, match=said):
+        tuning("classify", {**given, **keys})
+    with pytest.raises(InputError, match="task: unknown 'clasify', did you mean 'classify'"):
+        tuning("clasify", given)
+
+
+def test_what_the_run_needs_and_has_not(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    model = bertloom.load(tiny_model)
+
+    def refused(said: str, **changes: Any) -> None:
+        given = recipe(files, tiny_model, tmp_path / "run", **changes)
+        with pytest.raises(InputError, match=said):
+            finetune(given, say=quiet)
+        assert not (tmp_path / "run").exists(), "a mistake can be mended under the same name"
+
+    refused("freeze: 3 given, at most the model's 2", freeze=3)
+    refused("metric: 'f2' given, one of accuracy", metric="f2")
+    refused("length: 65 given, at most 64", length=65)
+    refused("none.tsv: no such file", train=str(tmp_path / "none.tsv"))
+    empty = tmp_path / "empty.tsv"
+    empty.write_text("text\tlabel\n")
+    refused("empty.tsv: no records in it", train=str(empty))
+    refused("empty.tsv: no records in it", dev=str(empty))
+    refused("calibrate: given, a task that chooses one", calibrate=True, problem="multi")
+    assert model.config.num_hidden_layers == 2
+
+
+def test_a_model_without_a_pooler_gets_one(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    model = bertloom.load(tiny_model)
+    del model.encoder.pooler
+    model.heads = torch.nn.ModuleDict()
+    model.save(tmp_path / "bare")
+    assert finetune(recipe(files, tmp_path / "bare", tmp_path / "run", epochs=1.0, restarts=0), say=quiet)
+    assert hasattr(bertloom.load(tmp_path / "run").encoder, "pooler")
+
+
+def test_defaults_are_those_of_the_paper_scaled() -> None:
+    given = Tuning(task=Classify(), model="m", train="t", dev="d", output="o")
+    assert given.rate(768) == 5e-5
+    assert given.rate(384) == 1e-4
+    assert replace(given, learning_rate=1e-5).rate(384) == 1e-5
+    assert replace(given, task=Classify(features_from="last")).rate(384) == 1e-3
+    assert (given.epochs, given.batch_size, given.warmup, given.clip) == (3, 32, 0.1, 1)

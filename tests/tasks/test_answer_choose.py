@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertloom.errors import InputError
+from bertloom.tasks.answer import Answer, Question
+from bertloom.tasks.choose import Choose
+from bertloom.text.records import Place
+from bertloom.text.sources import ReadCounts
+from bertloom.text.tokenizer import Tokenizer
+from tests.conftest import small
+from tests.tasks.cases import perfect
+
+
+def squad(*asked: dict[str, Any], context: str = "The cat lives in the house.") -> str:
+    return json.dumps(
+        {"version": "2", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(asked)}]}]}
+    )
+
+
+def read(task: Any, file: Path, content: str) -> list[Any]:
+    file.write_text(content, encoding="utf-8")
+    return list(task.read(str(file), ReadCounts()))
+
+
+CAT = {
+    "id": "1",
+    "question": "who",
+    "answers": [{"text": "cat", "answer_start": 4}, {"text": "The cat", "answer_start": 0}],
+}
+NONE = {"id": "2", "question": "why", "answers": [], "is_impossible": True}
+
+
+def test_squad_json(tmp_path: Path) -> None:
+    records = read(Answer(), tmp_path / "a.json", squad(CAT, NONE))
+    assert [one.answers for one in records] == [(("cat", 4), ("The cat", 0)), ()]
+    assert Answer().learn(records).nothing
+    assert not Answer().learn(records[:1]).nothing
+    assert Answer().learn(records[:1]).script == "squad"
+
+
+def test_rows_as_on_the_hub(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "어디", "context": "서울에 산다", "answers": {"text": ["서울"], "answer_start": [0]}}
+    (one,) = read(Answer(), tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False))
+    assert one.answers == (("서울", 0),)
+    task = Answer().learn([one])
+    assert task.script == "korquad"
+    assert task.metrics[0] == "korquad_f1"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            squad({**CAT, "answers": [{"text": "dog", "answer_start": 4}]}),
+            "question 1: answer 'dog' does not stand at 4, 'cat'",
+        ),
+        (squad(CAT, {**CAT}), "id '1' stands at .* too"),
+        (squad({**NONE}), "no question has an answer"),
+        (squad({"id": "1", "question": "who"}), "no answers, rows like"),
+        (squad({**CAT, "answers": "cat"}), "answers: a str given"),
+        (squad({**CAT, "answers": [{"text": " ", "answer_start": 4}]}), "a text and a whole number"),
+        (squad({**CAT, "answers": {"text": ["cat"], "answer_start": []}}), "of one length"),
+        ('{"data": [{"paragraphs": [{}]}]}', "is no SQuAD JSON: KeyError"),
+        ('{"data": \n}', "a.json:2: is not JSON"),
+    ],
+)
+def test_squad_that_cannot_be(tmp_path: Path, content: str, said: str) -> None:
+    task = Answer()
+    with pytest.raises(InputError, match=said):
+        task.learn(read(task, tmp_path / "a.json", content))
+
+
+@given(st.integers(0, 60), st.integers(0, 1000))
+def test_an_answer_is_found_wherever_it_stands(tokenizer: Tokenizer, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    before = " ".join(rng.choice(["the", "cat", "xyzzy", "한국어,", "  house."], count).tolist())
+    context = f"{before} village horse {before}"
+    start = len(before) + 1
+    record = Question(place=Place("x"), question="who", context=context, answers=(("village horse", start),))
+    task = Answer(length=30, stride=8, nothing=True)
+    (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    prediction = task.decode(record, features, [perfect(task, one) for one in features])
+    assert (prediction["answer"], prediction["start"]) == ("village horse", start)
+
+
+def test_nothing_is_the_answer_by_its_lowest_score_over_windows() -> None:
+    record = Question(place=Place("x"), question="who", context="one two", answers=())
+    task = Answer(nothing=True, threshold=1.0)
+    feature = type("F", (), {"where": (2, np.array([[0, 3], [4, 7]]))})
+    windows = [np.array([[9.0, 9.0], [0, 0], [1.0, 0], [0, 1.0]]), np.array([[0.5, 0.5], [0, 0], [0, 0], [0, 0]])]
+    told = task.decode(record, [feature, feature], windows)  # type: ignore[list-item]
+    assert told["null"] == pytest.approx(1.0 - 2.0), "1.0 is the second window's"
+    assert told["answer"] == "one two"
+    stricter = Answer(nothing=True, threshold=-2.0).decode(record, [feature, feature], windows)  # type: ignore[list-item]
+    assert (stricter["answer"], stricter["start"], stricter["best"]) == ("", None, "one two")
+
+
+def test_a_text_without_a_piece_is_answered_by_nothing(tokenizer: Tokenizer) -> None:
+    record = Question(place=Place("x"), question="who", context="\u200d", answers=())
+    task = Answer()
+    (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    told = task.decode(record, features, [np.zeros((len(one), 2)) for one in features])
+    assert told["answer"] == ""
+    assert told["probability"] == 1.0
+
+
+def test_no_answer_is_longer_than_allowed() -> None:
+    record = Question(place=Place("x"), question="who", context="abcdef", answers=None)
+    feature = type("F", (), {"where": (1, np.array([[n, n + 1] for n in range(6)]))})
+    window = np.zeros((7, 2))
+    window[1, 0], window[6, 1] = 10.0, 10.0
+    told = Answer(longest=3).decode(record, [feature], [window])  # type: ignore[list-item]
+    assert len(told["answer"]) <= 3
+
+
+MCTEST = "\t".join(
+    ["mc500.dev.0", "x", "A story.\\newlineIt ends.", *(f"one: Q{n}\tA{n}\tB{n}\tC{n}\tD{n}" for n in range(4))]
+)
+
+
+def test_mctest_with_its_answers(tmp_path: Path) -> None:
+    records = read(Choose(), tmp_path / "a.tsv", MCTEST + "\r\n")
+    assert len(records) == 4
+    assert records[1].choices == ("A1", "B1", "C1", "D1")
+    assert "\n" in records[0].context
+    with pytest.raises(InputError, match=r"a.tsv:1: no right choice.*NAME.ans"):
+        Choose().learn(records)
+    (tmp_path / "a.ans").write_text("A\tB\tC\tD\n")
+    assert [one.right for one in read(Choose(), tmp_path / "a.tsv", MCTEST)] == [0, 1, 2, 3]
+    assert read(Choose(questions=True), tmp_path / "a.tsv", MCTEST)[0].choices[0] == "Q0 A0"
+    (tmp_path / "short.ans").write_text("A\tB\n")
+    with pytest.raises(InputError, match="no four answers"):
+        read(Choose(answers=str(tmp_path / "short.ans")), tmp_path / "a.tsv", MCTEST)
+
+
+def test_swag_and_json(tmp_path: Path) -> None:
+    swag = "sent1,sent2,ending0,ending1,label\nIt rained.,We,sang,got wet,1\n"
+    (one,) = read(Choose(), tmp_path / "a.csv", swag)
+    assert (one.context, one.choices, one.right) == ("It rained.", ("We sang", "We got wet"), 1)
+    row = {"context": "c", "question": "q", "choices": ["x", "y"], "answer": "y"}
+    (one,) = read(Choose(), tmp_path / "a.jsonl", json.dumps(row))
+    assert (one.choices, one.right) == (("q x", "q y"), 1)
+    (one,) = read(Choose(), tmp_path / "b.jsonl", json.dumps({**row, "answer": "A"}))
+    assert one.right == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"choices": ["x"]}, "no two or more choices"),
+        ({"choices": "xy"}, "no two or more choices"),
+        ({"label": 2}, "label 2 given, 0 to 1, A to B or a choice's text"),
+        ({"context": ""}, "'context' is empty"),
+    ],
+)
+def test_choices_that_cannot_be(changes: dict[str, Any], said: str) -> None:
+    row = {"context": "c", "choices": ["x", "y"], "label": 0, **changes}
+    with pytest.raises(InputError, match=said):
+        Choose().record(row, Place("a.jsonl", 1))

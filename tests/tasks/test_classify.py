@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bertloom.errors import InputError
+from bertloom.tasks.classify import Classify, Text
+from bertloom.text.records import Place
+from bertloom.text.sources import ReadCounts
+from bertloom.text.tokenizer import Tokenizer
+from tests.conftest import small
+
+PLACE = Place("f.tsv", 3)
+
+
+def read(file: Path, content: str, **options: Any) -> tuple[Classify, list[Any]]:
+    from bertloom.finetuning.data import load
+
+    file.write_text(content, encoding="utf-8")
+    found = load(Classify(**options), str(file), ReadCounts())
+    return found.task, found.records  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "pair", "label"),
+    [
+        ("sentence\tlabel", "sentence", "none", "label"),
+        ("id\tdocument\tlabel", "document", "none", "label"),
+        ("index\tsentence1\tsentence2\tlabel", "sentence1", "sentence2", "label"),
+        ("genre\tscore\tsentence1\tsentence2", "sentence1", "sentence2", "score"),
+        ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "#1 String", "#2 String", "Quality"),
+        ("premise\thypothesis\tlabel", "premise", "hypothesis", "label"),
+        ("question\tsentence\tlabel", "sentence", "none", "label"),
+    ],
+)
+def test_columns_are_told_by_their_names(tmp_path: Path, header: str, text: str, pair: str, label: str) -> None:
+    row = "\t".join("1" if name.lower() in ("label", "score", "quality") else "x" for name in header.split("\t"))
+    task, _ = read(tmp_path / "a.tsv", f"{header}\n{row}\n")
+    assert (task.text, task.pair, task.label) == (text, pair, label)
+
+
+def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a.tsv:2: which column holds the text cannot be told from 'gj04', '1'"):
+        read(tmp_path / "a.tsv", "gj04\t1\t\tThe sailors.\ngj05\t1\t\tThe sea.\n")
+    _, records = read(tmp_path / "a.tsv", "gj04\t1\t\tThe sailors.\n", columns="source,label,mark,sentence")
+    assert (records[0].text, records[0].labels) == ("The sailors.", ("1",))
+    with pytest.raises(InputError, match=r"--text: no column 'txt'"):
+        read(tmp_path / "a.tsv", "text\tlabel\nx\t1\n", text="txt")
+    task, records = read(tmp_path / "a.tsv", "text\tcolour\nx\tred\ny\tred\n")
+    with pytest.raises(InputError, match=r"a.tsv:2: which column holds the label cannot be told; --label NAME"):
+        task.learn(records)
+
+
+def texts(*labels: str | list[str]) -> list[Text]:
+    many = ((label,) if isinstance(label, str) else tuple(label) for label in labels)
+    return [Text(place=Place("f.tsv", n), text=f"t{n}", labels=label) for n, label in enumerate(many, 2)]
+
+
+def test_the_problem_is_told_by_the_labels() -> None:
+    task = Classify(label="label")
+    assert task.learn(texts("b", "a", "b")).problem == "single"
+    assert task.learn(texts("10", "9", "10")).labels == ("9", "10"), "numbers by value"
+    assert task.learn(texts("1.0", "2", "3.5")).problem == "regression"
+    assert task.learn(texts("1.0", "2", "3.5")).middle == pytest.approx(6.5 / 3)
+    assert task.learn(texts("a", ["a", "b"], [])).problem == "multi"
+    assert Classify(problem="single").learn(texts("1.5", "2.5")).labels == ("1.5", "2.5")
+
+
+def test_labels_that_cannot_be_learned() -> None:
+    with pytest.raises(InputError, match=r"f.tsv:2: every label is .'a'., two different"):
+        Classify(label="label").learn(texts("a", "a"))
+    with pytest.raises(InputError, match=r"f.tsv:3: 2 labels given, one allowed; --problem multi"):
+        Classify(label="label", problem="single").learn(texts("a", ["a", "b"]))
+    with pytest.raises(InputError, match=r"f.tsv:3: score 'high' given, a number"):
+        Classify(label="label", problem="regression").learn(texts("1", "high"))
+    task = Classify(label="label").learn(texts("a", "b"))
+    with pytest.raises(InputError, match=r"f.tsv:2: label 'c' given, those of the training file allowed: 'a', 'b'"):
+        task.require(texts("c")[0])
+    with pytest.raises(InputError, match=r"f.tsv:3: no label in column 'label'"):
+        task.require(Text(place=PLACE, text="x"))
+    with pytest.raises(InputError, match=r"label {} given, a text or number"):
+        task.record({"text": "x", "label": {}}, PLACE)
+
+
+def test_several_labels_in_one_column(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "a.tsv", "text\tlabel\nx\ta; b\ny\t\n", separator=";")
+    assert [one.labels for one in records] == [("a", "b"), ()]
+
+
+def test_class_weights_have_mean_one() -> None:
+    records = texts("a", "a", "a", "b")
+    task = Classify(class_weights=True).learn(records)
+    weights = dict(zip(task.labels, task.weights))
+    assert weights["b"] == pytest.approx(3 * weights["a"])
+    assert np.mean([weights[one.labels[0]] for one in records if one.labels]) == pytest.approx(1)
+
+
+def test_long_texts(tokenizer: Tokenizer) -> None:
+    words = [f"{word}" for word in ("cat dog cow duck sheep horse " * 8).split()]
+    record = Text(place=PLACE, text=" ".join(words), labels=("a",))
+    config = small(vocab_size=len(tokenizer))
+    (whole,) = tokenizer.ids([record.text])
+
+    def made(**options: Any) -> list[Any]:
+        task = Classify(problem="single", labels=("a", "b"), length=18, **options)
+        return task.features([record], tokenizer, config)[0]
+
+    (cut,) = made(long="truncate")
+    assert cut.cut
+    assert cut.input_ids[1:-1].tolist() == whole[:16]
+    (ends,) = made(long="head-tail")
+    assert ends.input_ids[1:-1].tolist() == whole[:4] + whole[-12:]
+    windows = made(long="windows", stride=4)
+    assert not any(one.cut for one in windows)
+    covered = set()
+    for number, one in enumerate(windows):
+        ids = one.input_ids[1:-1].tolist()
+        assert ids == whole[12 * number : 12 * number + 16]
+        covered |= set(range(12 * number, 12 * number + len(ids)))
+    assert covered == set(range(len(whole)))
+    task = Classify(problem="single", labels=("a", "b"), length=18, long="windows")
+    pooled = task.decode(record, windows, [np.array([[0.0, 3.0]]), np.array([[1.0, 0.0]])])
+    assert pooled["label"] == "b"
+    assert pooled["probability"] == pytest.approx(1 / (1 + np.exp(-1.0))), "of the mean of the logits"
+
+
+def test_pairs_the_model_or_the_way_cannot_take(tokenizer: Tokenizer) -> None:
+    record = Text(place=PLACE, text="a", pair="b")
+    for options, changes, said in (
+        ({"long": "windows"}, {}, "long: windows given"),
+        ({}, {"type_vocab_size": 1}, "type_vocab_size 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Classify(**options).features([record], tokenizer, small(vocab_size=len(tokenizer), **changes))  # type: ignore[arg-type]

@@ -1,0 +1,256 @@
+"""What holds for every task: decode inverts features, batches change nothing, transformers computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import bertloom
+from bertloom import hub
+from bertloom.api import Model
+from bertloom.config import EncoderConfig
+from bertloom.errors import InputError
+from bertloom.model.encoder import Encoder
+from bertloom.model.packed import pack
+from bertloom.tasks import SETTINGS, TASKS, of_config
+from bertloom.tasks.objective import TaskObjective
+from bertloom.tasks.predict import outputs
+from bertloom.tasks.task import Feature, Task
+from bertloom.text.tokenizer import Tokenizer
+from bertloom.train.loop import steps
+from bertloom.train.optimizer import adamw
+from tests.conftest import small
+from tests.tasks.cases import NAMES, made, perfect
+
+
+def config_for(tokenizer: Tokenizer, **changes: Any) -> EncoderConfig:
+    return small(vocab_size=len(tokenizer), pad_token_id=0, **changes)
+
+
+def built(task: Task, config: EncoderConfig) -> tuple[Encoder, TaskObjective]:
+    torch.manual_seed(1)
+    encoder = Encoder(config)
+    if not task.pooled:
+        del encoder.pooler
+    return encoder, TaskObjective(task, task.head(config))
+
+
+def saved(task: Task, tokenizer: Tokenizer, config: EncoderConfig, folder: Path) -> Model:
+    encoder, objective = built(task, config)
+    model = Model(encoder, nn.ModuleDict({task.part: objective.head}), tokenizer, {}, folder, task=task)
+    model.save(folder)
+    return model
+
+
+@pytest.mark.parametrize("length", [0, 22])
+@pytest.mark.parametrize("name", NAMES)
+def test_decode_inverts_features(name: str, length: int, tokenizer: Tokenizer) -> None:
+    task, records = made(name, 40, length=length)
+    features = task.features(records, tokenizer, config_for(tokenizer))
+    predictions = [
+        task.decode(record, own, [perfect(task, one) for one in own]) for record, own in zip(records, features)
+    ]
+    scores = task.score(predictions, records)
+    assert scores[task.metrics[0]] == pytest.approx(100 if task.name == "answer" else 1), scores
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_one_equals_its_place_in_a_batch(name: str, tokenizer: Tokenizer) -> None:
+    task, records = made(name, 12)
+    encoder, objective = built(task, config_for(tokenizer))
+    features = [one for own in task.features(records, tokenizer, encoder.config) for one in own]
+    together, loss = outputs(task, encoder, objective.head, features, tokens=100)
+    for feature, logits in zip(features, together):
+        alone, _ = outputs(task, encoder, objective.head, [feature])
+        assert np.allclose(alone[0], logits, atol=1e-5)
+        assert len(logits) == len(feature.targets["labels"][0])
+    assert outputs(task, encoder, objective.head, features[::-1])[1] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_micro_batches_change_no_gradient(name: str, tokenizer: Tokenizer) -> None:
+    task, records = made(name, 10)
+    config = config_for(tokenizer, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    found = []
+    for size in (1, 4, 100):
+        encoder, objective = built(task, config)
+        flat = [one for own in task.features(records, tokenizer, config) for one in own]
+        batches = [[pack(flat[start : start + size]) for start in range(0, len(flat), size)]]
+        optimizer = adamw([*encoder.named_parameters(), *objective.named_parameters()], 0.0)
+        (step,) = steps(encoder, objective, optimizer, batches, first=0, rate=lambda n: 1e-3, seed=0)
+        found.append((step.losses[task.name], step.norm))
+    for one in found[1:]:
+        assert one == pytest.approx(found[0], rel=1e-4)
+
+
+def padded(features: list[Feature], task: Task) -> dict[str, torch.Tensor]:
+    """The same features as `transformers` takes them, padded."""
+    sequences = []
+    for one in features:
+        start = 0
+        for length in one.lengths or (len(one),):
+            sequences.append((one.input_ids[start : start + length], one.segment_ids[start : start + length]))
+            start += length
+    most = max(len(ids) for ids, _ in sequences)
+    batch = {
+        name: torch.zeros(len(sequences), most, dtype=torch.long)
+        for name in ("input_ids", "token_type_ids", "attention_mask")
+    }
+    for number, (ids, segments) in enumerate(sequences):
+        batch["input_ids"][number, : len(ids)] = torch.from_numpy(ids)
+        batch["token_type_ids"][number, : len(ids)] = torch.from_numpy(segments)
+        batch["attention_mask"][number, : len(ids)] = 1
+    if task.name == "choose":
+        batch = {key: value.view(len(features), -1, most) for key, value in batch.items()}
+    return batch
+
+
+def their_labels(features: list[Feature], task: Task, most: int) -> dict[str, torch.Tensor]:
+    labels = [torch.from_numpy(np.asarray(one.targets["labels"][1])) for one in features]
+    if task.name == "answer":
+        both = torch.stack([one.argmax(0) for one in labels])
+        return {"start_positions": both[:, 0], "end_positions": both[:, 1]}
+    if task.name == "choose":
+        return {"labels": torch.stack([one.argmax() for one in labels])}
+    if task.name == "tag":
+        whole = torch.full((len(features), most), -100)
+        for number, (feature, one) in enumerate(zip(features, labels)):
+            whole[number, feature.targets["labels"][0]] = one
+        return {"labels": whole}
+    return {"labels": torch.cat(labels)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_opens_it_and_computes_the_same(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    task, records = made(name, 12)
+    if name == "choose":
+        # `transformers` wants as many choices in every record, and no padding where start and end are chosen.
+        records = [one for one in records if len(one.choices) == len(records[0].choices)]  # type: ignore[attr-defined]
+    model = saved(
+        task,
+        tokenizer,
+        config_for(tokenizer, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+        tmp_path / "m",
+    )
+    kind = getattr(transformers, task.architecture)
+    theirs, info = kind.from_pretrained(tmp_path / "m", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    features = [own[0] for own in task.features(records, tokenizer, model.config)]
+    if task.name == "answer":
+        longest = max(map(len, features))
+        features = [one for one in features if len(one) == longest]
+    batch = padded(features, task)
+    made_by_them = theirs(**batch, **their_labels(features, task, batch["input_ids"].shape[-1]))
+    encoder, head = model.encoder, model.heads[task.part]
+    packed = pack(features)
+    logits = head(encoder, packed)
+    loss = task.loss(logits, packed) / task.count(packed)
+    assert loss.item() == pytest.approx(made_by_them.loss.item(), rel=1e-5)
+    loss.backward(), made_by_them.loss.backward()
+    mine = encoder.embeddings.word.weight.grad
+    assert torch.allclose(mine, theirs.bert.embeddings.word_embeddings.weight.grad, atol=1e-5)
+    their_head = theirs.qa_outputs if task.name == "answer" else theirs.classifier
+    assert torch.allclose(head.weight.grad, their_head.weight.grad, atol=1e-5)
+    if name.startswith("classify"):
+        assert torch.allclose(logits, made_by_them.logits, atol=1e-5)
+        assert theirs.config.id2label == dict(enumerate(getattr(task, "labels", ()) or ["LABEL_0"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_it_answers_the_same(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    task, records = made(name, 12)
+    task = replace(task, temperature=1.5)
+    model = saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    again = bertloom.load(tmp_path / "m")
+    assert again.task == task
+    assert [one for _, one in again.predictions(records)] == [one for _, one in model.predictions(records)]
+    again.save(tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "m" / file).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_sixteen_examples_are_learned_by_heart(name: str, tokenizer: Tokenizer) -> None:
+    task, records = made(name, 16)
+    config = small(
+        vocab_size=len(tokenizer), pad_token_id=0, hidden_size=48, intermediate_size=96, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, initializer_range=0.05, hidden_act="gelu",
+    )  # fmt: skip
+    encoder, objective = built(task, config)
+    made_features = task.features(records, tokenizer, config)
+    batch = [pack([one for own in made_features for one in own])]
+    optimizer = adamw([*encoder.named_parameters(), *objective.named_parameters()], 0.0)
+    for _ in steps(encoder, objective, optimizer, [batch] * 250, first=0, rate=lambda n: 2e-3, seed=0):
+        pass
+    logits, loss = outputs(task, encoder, objective.head, [one for own in made_features for one in own])
+    sizes, answers = iter(logits), []
+    for record, own in zip(records, made_features):
+        answers.append(task.decode(record, own, [next(sizes) for _ in own]))
+    task = task.tuned(answers, records)
+    score = task.score(answers, records)[task.metrics[0]]
+    assert score == pytest.approx(100 if task.name == "answer" else 1, abs=0.01), (score, loss)
+
+
+def test_other_libraries_models_answer_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config = transformers.BertConfig(
+        **config_for(tokenizer).to_dict(), id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "m")
+    tokenizer.save(tmp_path / "m")
+    model = bertloom.load(tmp_path / "m")
+    (one,) = model.predict(["The cat meows."])
+    assert one["label"] in ("bad", "good")
+    names = {0: "O", 1: "B-PER", 2: "I-PER"}
+    config.id2label, config.num_labels = names, 3
+    transformers.BertForTokenClassification(config).save_pretrained(tmp_path / "t")
+    tokenizer.save(tmp_path / "t")
+    assert bertloom.load(tmp_path / "t").require_task().scheme == "iob2"  # type: ignore[attr-defined]
+
+
+def test_a_model_without_the_asked_head_says_so(minilm: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not fine-tuned"):
+        bertloom.load(minilm).predict(["a"])
+    task, _ = made("classify")
+    saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    with pytest.raises(InputError, match="records: one given"):
+        bertloom.load(tmp_path / "m").predict("a")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    state = built(task, config_for(tokenizer))[0].state_dict()
+    hub.write(tmp_path / "bare", config_for(tokenizer), state)
+    (tmp_path / "bare" / "model.safetensors").rename(tmp_path / "m" / "model.safetensors")
+    with pytest.raises(InputError, match="says classify, but there are no weights classifier"):
+        bertloom.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({SETTINGS: 3}, "a task of classify, tag, answer, choose"),
+        ({SETTINGS: {"task": "sing"}}, "a task of classify"),
+        ({SETTINGS: {"task": "classify", "colour": 1}}, "cannot be used: TypeError"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": {"x": "y"}}, "id2label: cannot be used"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=f"config.json: .*{said}"):
+        of_config(settings, "config.json")
+
+
+@pytest.mark.parametrize("kind", TASKS.values(), ids=lambda kind: kind.name)
+def test_options_that_cannot_be(kind: type[Task]) -> None:
+    for options, said in (
+        ({"length": 3}, "length: 3"),
+        ({"on_bad": "skpi"}, "on-bad: unknown 'skpi', did you mean 'skip'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            kind(**options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="at most 50 positions"):
+        kind(length=51).most(small())

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertloom.errors import InputError
+from bertloom.tasks.tag import Tag, Tagged, _likeliest, _windows
+from bertloom.text.records import Place
+from bertloom.text.sources import ReadCounts
+from bertloom.text.tokenizer import Tokenizer
+from tests.conftest import small
+from tests.tasks.cases import perfect
+
+CONLL = "-DOCSTART- -X- O\n\nAnna B-PER\nlives O\nin O\nNew B-LOC\nYork I-LOC\n\nHi O\n"
+CONLLU = """# sent_id = 1
+# text = dogs can't
+1\tdogs\tdog\tNOUN\tNNS\t_\t2\tnsubj\t_\t_
+2-3\tcan't\t_\t_\t_\t_\t_\t_\t_\t_
+2\tca\tcan\tAUX\tMD\t_\t0\troot\t_\t_
+3\tn't\tnot\tPART\tRB\t_\t2\tadvmod\t_\t_
+3.1\tgo\tgo\tVERB\tVB\t_\t_\t_\t_\t_
+
+"""
+KLUE = (
+    "## id-1\t안나는 서울에\n안\tB-PS\n나\tI-PS\n는\tO\n \tO\n서\tB-LC\n울\tI-LC\n에\tO\n\n"
+    "## id-2\tABC\nA\tO\nB\tO\nC\tO\n"
+)
+
+
+def read(file: Path, content: str | None = None, **options: Any) -> tuple[Tag, list[Tagged]]:
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    task = Tag(**options)
+    records = list(task.read(str(file), ReadCounts()))
+    return task, records  # type: ignore[return-value]
+
+
+def test_conll_by_lines(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.conll", CONLL)
+    assert [one.text for one in records] == ["Anna lives in New York", "Hi"]
+    assert records[0].tags == ("B-PER", "O", "O", "B-LOC", "I-LOC")
+    assert records[0].lines == (3, 4, 5, 6, 7)
+    assert task.learn(records).labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+def test_blank_lines_may_hold_blanks_and_words_may_be_hashes(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "a.conll", "#\tO\nAnna\tB-PER\n\t\n##\tO\n \t \nx\tO\n")
+    assert [one.text for one in records] == ["# Anna", "x"] or [one.text for one in records] == ["# Anna", "##", "x"]
+
+
+def test_conllu_by_columns(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "a.conllu", CONLLU)
+    assert records[0].text == "dogs ca n't"
+    assert records[0].tags == ("NOUN", "AUX", "PART")
+    _, records = read(tmp_path / "a.conllu", label="deprel", text="lemma")
+    assert (records[0].text, records[0].tags) == ("dog can not", ("nsubj", "root", "advmod"))
+
+
+def test_klue_by_characters(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.tsv", KLUE)
+    assert [one.text for one in records] == ["안나는 서울에", "ABC"]
+    assert not records[0].words
+    assert [span[:2] for span in task.learn(records).spans(records[0])] == [(0, 2), (4, 6)]
+
+
+def test_spans_and_lists_of_words_in_json(tmp_path: Path) -> None:
+    rows = [
+        {"text": "Anna in Rome", "entities": [{"start": 8, "end": 12, "label": "LOC"}, [0, 4, "PER"]]},
+        {"tokens": ["Anna", "in", "Rome"], "ner_tags": ["B-PER", "O", "B-LOC"]},
+    ]
+    _, records = read(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    task = Tag().learn(records)
+    assert task.spans(records[0]) == [(0, 4, "PER"), (8, 12, "LOC")]
+    assert task.spans(records[1]) == [(0, 1, "PER"), (2, 3, "LOC")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.conll", "Anna B-PER\nlives O x\n", "a.conll:2: 3 columns given, 2 as in the lines before"),
+        ("a.conllu", "1\tdogs\tNOUN\n", "a.conllu:1: 3 columns given, the 10 of CoNLL-U"),
+        ("a.conll", "\tO\nx\tO\n", "a.conll:1: an empty word"),
+        ("a.jsonl", '{"tokens": ["a"], "tags": ["O", "O"]}', "a.jsonl:1: field 'tags' holds no list of 1 tags"),
+        ("a.jsonl", '{"tokens": []}', "holds no list of words"),
+        ("a.jsonl", '{"text": "ab", "spans": [[0, 3, "X"]]}', "span 0 to 3 given, inside the text's 2 characters"),
+        ("a.jsonl", '{"text": "ab", "spans": [[0, 2, "X"], [1, 2, "Y"]]}', "overlap"),
+        ("a.jsonl", '{"text": "ab", "spans": [[0, 2]]}', "start, end and label allowed"),
+        ("a.jsonl", '{"text": "ab", "spans": 3}', "holds a int, a list of spans"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read(tmp_path / name, content)
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a.conll:1: column '3' given, 1 to 2 allowed"):
+        read(tmp_path / "a.conll", "Anna O\n", label="3")
+    with pytest.raises(InputError, match=r"column 'colour' given, 1 to 10 or id, form"):
+        read(tmp_path / "a.conllu", CONLLU, label="colour")
+
+
+def test_illegal_tags_are_refused_with_their_line_or_mended(tmp_path: Path) -> None:
+    content = "a B-PER\nb O\nc I-PER\n\nd B-PER\n"
+    task, records = read(tmp_path / "a.conll", content)
+    with pytest.raises(InputError, match=r"a.conll:3: tag 'I-PER' after O is not legal in IOB2.*--illegal repair"):
+        task.learn(records)
+    task, records = read(tmp_path / "a.conll", content, illegal="repair")
+    assert task.learn(records).spans(records[0]) == [(0, 1, "PER"), (2, 3, "PER")]
+    with pytest.raises(InputError, match=r"no entity in any sentence"):
+        Tag().learn(read(tmp_path / "b.conll", "a O\n")[1])
+    with pytest.raises(InputError, match=r"no tags, one for each word"):
+        Tag().learn(read(tmp_path / "b.conll", "a\n")[1])
+
+
+def test_unknown_tags_in_dev_name_their_line(tmp_path: Path) -> None:
+    task = Tag().learn(read(tmp_path / "a.conll", "a B-PER\n")[1])
+    (dev,) = read(tmp_path / "d.conll", "x O\ny B-ORG\n")[1]
+    with pytest.raises(InputError, match=r"d.conll:2: tag 'B-ORG' given, those of the training file allowed: O, B-PER"):
+        task.require(dev)
+
+
+def test_a_bad_sentence_is_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("a O\nb O x\n\nc O\n")
+    counts = ReadCounts()
+    records = list(Tag(on_bad="skip").read(str(tmp_path / "a.conll"), counts))
+    assert len(records) == 1
+    assert counts.mended == {"malformed sentence, left out": 1}
+
+
+@given(st.integers(0, 300), st.integers(2, 40), st.data())
+def test_windows_label_every_piece_once_where_most_is_around_it(count: int, most: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(0, most - 1))
+    owners = []
+    for start, stop, low, high in _windows(count, most, stride):
+        assert stop - start <= most
+        assert start <= low <= high <= stop
+        owners += range(low, high)
+    assert owners == list(range(count))
+
+
+@given(st.integers(1, 120), st.integers(0, 1000))
+def test_no_word_of_a_long_sentence_loses_its_label(tokenizer: Tokenizer, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = rng.choice(["the", "cat", "lives", "xyzzy", "한국어"], count).tolist()
+    tags = tuple(rng.choice(["B-X", "O"], count).tolist())
+    ends = np.cumsum([len(word) + 1 for word in words])
+    units = tuple((int(end) - len(word) - 1, int(end) - 1) for word, end in zip(words, ends))
+    record = Tagged(place=Place("x"), text=" ".join(words), units=units, words=True, tags=tags)
+    task = Tag(length=12, labels=("O", "B-X", "I-X"), scheme="iob2")
+    (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    seen = [int(unit) for feature in features for unit, _ in feature.where]
+    assert seen == list(range(count))
+    prediction = task.decode(record, features, [perfect(task, feature) for feature in features])
+    assert prediction["tags"] == list(tags)
+    for one in prediction["entities"]:
+        assert record.text[one["start"] : one["end"]] == one["text"]
+
+
+@given(st.integers(0, 2**32))
+def test_the_likeliest_legal_sequence(seed: int) -> None:
+    labels = ("O", "B-X", "I-X", "B-Y", "I-Y")
+    scores = np.random.default_rng(seed).normal(size=(4, 5)) * 3
+
+    def legal(path: tuple[int, ...]) -> bool:
+        names = ["O", *(labels[number] for number in path)]
+        return all(not b.startswith("I-") or a in (b, f"B-{b[2:]}") for a, b in pairwise(names))
+
+    every = [path for path in np.ndindex(5, 5, 5, 5) if legal(path)]
+    best = max(every, key=lambda path: sum(scores[n, one] for n, one in enumerate(path)))
+    assert _likeliest(scores, labels) == list(best)
+
+
+def test_words_the_vocabulary_makes_nothing_of(tokenizer: Tokenizer) -> None:
+    text = "cat \u200d dog"
+    record = Tagged(place=Place("x"), text=text, units=((0, 3), (4, 5), (6, 9)), words=True, tags=("B-X", "I-X", "I-X"))
+    task = Tag(labels=("O", "B-X", "I-X"), scheme="iob2")
+    (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    made = task.decode(record, features, [perfect(task, one) for one in features])
+    assert made["tags"] == ["B-X", "I-X", "I-X"]
+    empty = Tagged(place=Place("x"), text="\u200d", units=((0, 1),), words=True, tags=("O",))
+    (features,) = task.features([empty], tokenizer, small(vocab_size=len(tokenizer)))
+    assert task.decode(empty, features, [])["tags"] == ["O"]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from bertloom.errors import InputError
+from bertloom.text.records import Place, _named, rows, text_of
+from bertloom.text.sources import ReadCounts, ReadOptions
+
+
+def read(file: Path, *columns: str, **options: Any) -> list[dict[str, Any]]:
+    return [row for _, row in rows(str(file), columns, ReadOptions(**options))]
+
+
+def test_tab_separated_values_know_no_quotes_and_bear_marks_and_carriage_returns(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_bytes('\ufeffsentence\tlabel\r\n" he said\t1\r\nit\'s "it"\t0\r\n'.encode())
+    assert read(file) == [{"sentence": '" he said', "label": "1"}, {"sentence": 'it\'s "it"', "label": "0"}]
+
+
+def test_comma_separated_values_do_over_several_lines_too(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes('\ufefftext,label,\n"one, ""two""\nthree",a,\nfour,b,\n'.encode())
+    found = list(rows(str(file)))
+    assert [row for _, row in found] == [{"text": 'one, "two"\nthree', "label": "a"}, {"text": "four", "label": "b"}]
+    assert [place.line for place, _ in found] == [2, 4]
+
+
+def test_a_table_without_a_header_is_given_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text("gj04\t1\t\tThe sailors.\n")
+    assert read(file, "source", "label", "mark", "sentence")[0]["sentence"] == "The sailors."
+
+
+def test_jsonl_and_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": 1}\n\n{"text": "y"}\n')
+    assert read(tmp_path / "a.jsonl") == [{"text": "x", "label": 1}, {"text": "y"}]
+    table = pyarrow.table({"text": ["x", "y"], "label": [0, 1]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [{"text": "x", "label": 0}, {"text": "y", "label": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.tsv", "a\tb\n1\t2\n1\n", "a.tsv:3: 1 columns given, 2 allowed: 'a', 'b'"),
+        ("a.tsv", "a\ta\n1\t2\n", "a.tsv:1: column 'a' stands twice"),
+        ("a.csv", 'a,b\n1,2\n"x,y\n', "a.csv:3: is not CSV"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl:2: is not JSON"),
+        ("a.jsonl", "[1]\n", "a.jsonl:1: a list given, an object"),
+        ("a.jsonl", '{"a": "\\ud800"}\n', "a.jsonl:1: field 'a' holds half a surrogate"),
+        ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: is not JSON: too deep"),
+        ("a.parquet", "no parquet", "a.parquet: cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        read(tmp_path / name)
+
+
+def test_a_bad_row_is_left_out_and_counted_where_asked(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text("a\tb\n1\t2\n1\n3\t4\n")
+    counts = ReadCounts()
+    found = [row for _, row in rows(str(file), (), ReadOptions(on_bad="skip"), counts)]
+    assert [row["a"] for row in found] == ["1", "3"]
+    assert counts.mended == {"malformed row, left out": 1}
+
+
+def test_texts_of_rows() -> None:
+    place = Place("f.tsv", 7)
+    assert text_of({"a": "x"}, "a", place) == "x"
+    for row, said in (({}, "no column 'a'"), ({"a": 3}, "holds a int"), ({"a": " "}, "is empty")):
+        with pytest.raises(InputError, match=f"f.tsv:7: .*{said}"):
+            text_of(row, "a", place)
+
+
+def test_labels_of_the_hub_by_name() -> None:
+    names = {"label": ["no", "yes"], "tags": ["O", "B-PER"]}
+    row = {"text": "x", "label": 1, "tags": [0, 1, 0], "n": 1}
+    assert _named(row, names) == {"text": "x", "label": "yes", "tags": ["O", "B-PER", "O"], "n": 1}
+    assert _named({"label": -1}, names) == {"label": None}
+    with pytest.raises(InputError, match="hf:: no data set named"):
+        list(rows("hf:"))
