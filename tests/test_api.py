@@ -180,3 +180,19 @@ def test_importing_brings_no_torch() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         bertloom.nothing  # noqa: B018
     assert all(getattr(bertloom, name) for name in bertloom.__all__)
+
+
+def test_an_extended_model_begins_new_words_as_the_mean_of_their_pieces(tiny_model: Path, tmp_path: Path) -> None:
+    model = bertloom.load(tiny_model)
+    made, words = model.extended(["the cardiologist and the stenosis"] * 6, 2)
+    made.save(tmp_path / "m")
+    again = bertloom.load(tmp_path / "m")
+    assert again.config.vocab_size == model.config.vocab_size + 2
+    for number, word in enumerate(words, model.config.vocab_size):
+        ids = model.tokenizer.ids([word])[0]
+        assert again.tokenizer.ids([word]) == [[number]]
+        old, new = (one.encoder.embeddings.word.weight for one in (model, again))
+        assert torch.allclose(new[number], old[ids].mean(0))
+        assert torch.allclose(again.heads["mlm"].bias[number], model.heads["mlm"].bias[ids].mean(0))
+    assert np.allclose(model.encode(["the cat"]), again.encode(["the cat"]), atol=1e-6)
+    assert len(again.fill("the [MASK] meows", top=3)[0]) == 3

@@ -357,3 +357,21 @@ def test_outside_the_main_thread_signals_are_the_callers() -> None:
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_further_pretraining_on_raw_text_in_one_call(alone: Path, text_file: Path, tmp_path: Path) -> None:
+    given = Recipe(
+        start=str(alone), text=str(text_file), output=str(tmp_path / "run"), steps=3, batch_size=4, length=32
+    )
+    said: list[str] = []
+    assert pretrain(given, warn=said.append)
+    assert Corpus(tmp_path / "run-corpus").vocab_size == bertloom.load(tmp_path / "run").config.vocab_size
+    assert len(said) == 1
+    assert pretrain(given, warn=said.append), "the same again finds the corpus"
+    assert len(said) == 1
+    (tmp_path / "one.txt").write_text("The cat meows loudly. The dog barks.\n" * 40)
+    alone_text = replace(given, text=str(tmp_path / "one.txt"), output=str(tmp_path / "one"), objective="mlm")
+    assert pretrain(alone_text, warn=said.append), "of one document none is held out"
+    for changes in ({"start": ""}, {"corpus": "c"}):
+        with pytest.raises(InputError, match=r"text: .* given, allowed with from and output"):
+            pretrain(replace(given, **changes))  # type: ignore[arg-type]

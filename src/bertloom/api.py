@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from bertloom.text.records import Place
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import FILES, Tokenizer
+from bertloom.text.vocabulary import extended_vocabulary
 
 HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "mlm": LanguageHead,
@@ -203,6 +205,26 @@ class Model:
         """Every weight by our names; parts the folder did not have are left out."""
         return {**self.encoder.state_dict(), **self.heads.state_dict()}
 
+    def extended(self, texts: Iterable[str], size: int, min_frequency: int = 5) -> tuple[Model, list[str]]:
+        """The model with `size` more words of `texts` in its vocabulary, and they, most useful first.
+
+        Each begins as the mean of its old pieces, in the embeddings and in the language head's bias.
+        """
+        tokenizer, pieces = extended_vocabulary(self.tokenizer, texts, size, min_frequency)
+        config = replace(self.config, vocab_size=max(self.config.vocab_size, len(tokenizer)))
+        encoder, heads = Encoder(config), copy.deepcopy(self.heads)
+        if not hasattr(self.encoder, "pooler"):
+            del encoder.pooler
+        state = dict(self.encoder.state_dict())
+        tables = {"embeddings.word.weight": state["embeddings.word.weight"]}
+        if "mlm" in heads:
+            tables["mlm.bias"] = self.heads.state_dict()["mlm.bias"]
+        grown = {name: _grown(table, config.vocab_size, len(self.tokenizer), pieces) for name, table in tables.items()}
+        encoder.load_state_dict({**state, "embeddings.word.weight": grown["embeddings.word.weight"]})
+        if "mlm" in heads:
+            heads["mlm"].bias = nn.Parameter(grown["mlm.bias"])
+        return Model(encoder, heads, tokenizer, self.others, self.path, task=self.task), list(pieces)
+
     def save(self, folder: str | Path, card: str | None = None) -> None:
         """Write a Hugging Face folder: config, weights, tokenizer and a model card.
 
@@ -220,6 +242,15 @@ class Model:
             if self._tokenizer is not None:
                 self._tokenizer.save(beside, self.config.max_position_embeddings)
             (beside / CARD).write_text(card, encoding="utf-8")
+
+
+def _grown(table: torch.Tensor, size: int, first: int, pieces: Mapping[str, list[int]]) -> torch.Tensor:
+    """A table (V, …) with `size` rows; from row `first` on they are the means of other rows, one for each word."""
+    grown = torch.zeros(size, *table.shape[1:], dtype=table.dtype)
+    grown[: len(table)] = table
+    for number, ids in enumerate(pieces.values(), first):
+        grown[number] = table[ids].mean(0)
+    return grown
 
 
 def _filled(text: str, span: tuple[int, int], token: str) -> str:

@@ -17,7 +17,8 @@ from bertloom.api import LENGTH, OBJECTIVE, Model, load
 from bertloom.card import Training, model_card
 from bertloom.config import EncoderConfig, preset, short_name
 from bertloom.corpus import Corpus
-from bertloom.corpus.prepare import HELD_OUT
+from bertloom.corpus.arrays import default_workers
+from bertloom.corpus.prepare import HELD_OUT, prepare
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
@@ -185,6 +186,22 @@ class Pretraining(Run[Measure]):
         draw_curves(rows, self.folder / "curves.png", title, guesses)
 
 
+def prepared(recipe: Recipe, say: Callable[[str], None]) -> Path:
+    """The corpus of a recipe's text, `OUTPUT-corpus`, made unless it is there; every 20th document is held out."""
+    if recipe.corpus or not recipe.start or not recipe.output:
+        raise InputError(f"text: {recipe.text!r} given, allowed with from and output, and without corpus")
+    folder = Path(f"{recipe.output.rstrip('/')}-corpus")
+    if not folder.is_dir():
+        say(f"Preparing {recipe.text} with the vocabulary of {recipe.start} in {folder}")
+        make = partial(prepare, [recipe.text], hub.find(recipe.start), folder, workers=default_workers())
+        try:
+            make(held_out=0.05)
+        except InputError:
+            # Of few documents none can be spared; another fault is said by the second attempt.
+            make(held_out=0.0)
+    return folder
+
+
 def pretrain(
     recipe: Recipe,
     *,
@@ -195,6 +212,8 @@ def pretrain(
 
     A signal to stop (Ctrl-C, SIGTERM) saves first.
     """
+    if recipe.text:
+        recipe = replace(recipe, corpus=str(prepared(recipe, warn)))
     run = Pretraining(recipe, warn)
     done = run.first
     with stop_signals() as stopped:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bertloom.errors import InputError
-from bertloom.text.vocabulary import alphabet, count_words, train_vocabulary
+from bertloom.text.tokenizer import Tokenizer, word_piece
+from bertloom.text.vocabulary import alphabet, count_words, extended_vocabulary, train_vocabulary
 
 TRAIN = """
 import hashlib, sys
@@ -48,9 +49,9 @@ def test_every_word_that_is_made_of_kept_characters_can_be_spelt(text_file: Path
 
 
 def test_cased_and_uncased_and_accents() -> None:
-    assert count_words(["Élan élan"], lowercase=True, strip_accents=False) == {"élan": 2}
-    assert count_words(["Élan élan"], lowercase=True, strip_accents=True) == {"elan": 2}
-    assert count_words(["Élan élan"], lowercase=False, strip_accents=False) == {"Élan": 1, "élan": 1}
+    assert count_words(["Élan élan"], word_piece({"[UNK]": 0}, True, False)) == {"élan": 2}
+    assert count_words(["Élan élan"], word_piece({"[UNK]": 0}, True, True)) == {"elan": 2}
+    assert count_words(["Élan élan"], word_piece({"[UNK]": 0}, False, False)) == {"Élan": 1, "élan": 1}
 
 
 def test_rare_characters_go_the_rarest_first() -> None:
@@ -90,3 +91,20 @@ def test_a_text_of_many_letters_and_few_joins_fills_its_size() -> None:
     assert len(train_vocabulary(lines, 77).vocabulary) == 77
     with pytest.raises(InputError, match="size: 1000 given, at most 77 supported"):
         train_vocabulary(lines, 1000)
+
+
+def test_a_domains_words_are_added_to_a_vocabulary(tokenizer: Tokenizer) -> None:
+    texts = ["the cardiologist meows"] * 9 + ["the stenosis barks"] * 7 + ["rare words"] * 2
+    made, pieces = extended_vocabulary(tokenizer, texts, 2)
+    assert set(pieces) == {"cardiologist", "stenosis"}
+    assert len(made) == len(tokenizer) + 2
+    assert made.tokens(made.ids(["The Cardiologist meows"])[0])[:2] == ["the", "cardiologist"]
+    for word, ids in pieces.items():
+        assert tokenizer.ids([word])[0] == ids
+    before, after = (one.ids(["the cat lives in the house ."]) for one in (tokenizer, made))
+    assert before == after, "other words read as before"
+    for size, said in ((9, "size: 9 given, at most "), (0, "size: 0 given, 1 to")):
+        with pytest.raises(InputError, match=said):
+            extended_vocabulary(tokenizer, texts, size)
+    with pytest.raises(InputError, match="size: 1 given, none supported"):
+        extended_vocabulary(tokenizer, ["the cat"], 1)

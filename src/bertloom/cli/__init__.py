@@ -21,7 +21,7 @@ app = App(
 )
 COMMANDS = {
     "demo": "Raw text to a pretrained tiny BERT, in five minutes, on text that is at hand.",
-    "vocab": "Train a WordPiece vocabulary on text.",
+    "vocab": "Train a WordPiece vocabulary on text, or extend a model's.",
     "prepare": "Turn text into a prepared corpus.",
     "pretrain": "Pretrain a BERT on a prepared corpus, or go on where it stopped.",
     "finetune": "Fine-tune a model for a task, or go on where it stopped.",
@@ -32,7 +32,7 @@ COMMANDS = {
 }
 for _name, _help in COMMANDS.items():
     # A command of several commands is asked for help itself.
-    _flags = {"help_flags": ()} if _name in ("finetune",) else {}
+    _flags = {"help_flags": ()} if _name in ("finetune", "vocab") else {}
     app.command(f"bertloom.cli.{_name}:{_name}", name=_name, help=_help, **_flags)
 
 

@@ -1,4 +1,4 @@
-"""`bertloom vocab`."""
+"""`bertloom vocab TEXT…`, and `bertloom vocab extend MODEL TEXT…`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bertloom.cli import Words, commands
 from bertloom.cli.options import Reading, Texts, Whole
 
+_app = commands("vocab", "Train a WordPiece vocabulary on text, or extend a model's.")
 
-def vocab(
+
+def vocab(*words: Words) -> int | None:
+    """Train a WordPiece vocabulary on text, or extend a model's."""
+    return _app(words or ("--help",), exit_on_error=False, print_error=False)  # type: ignore[no-any-return]
+
+
+@_app.default
+def _train(
     text: Texts,
     *,
     size: Whole,
@@ -71,3 +80,47 @@ def vocab(
     else:
         then = command("prepare", *text, "--tokenizer", output, "--output", "CORPUS")
         say(f"{len(tokenizer):,} tokens in {output}; next: {then}")
+
+
+@_app.command
+def extend(
+    model: str,
+    text: Texts,
+    *,
+    size: Whole,
+    output: Path,
+    min_frequency: Annotated[Whole, Parameter(help="How often a word must stand in the text.")] = 5,
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
+    json: bool = False,
+) -> None:
+    """Add a domain's words to a model: those that save most pieces, each beginning as the mean of its old pieces.
+
+    Parameters
+    ----------
+    model
+        A model's folder, a run, or a Hub id.
+    text
+        Files, folders, globs, - for standard input, or hf:NAME[:CONFIG][:SPLIT].
+    size
+        Number of words to add.
+    output
+        Folder to make.
+    json
+        Print one JSON object.
+    """
+    from bertloom.api import load
+    from bertloom.cli.show import command, print_json, say
+    from bertloom.files import refuse_existing
+    from bertloom.text.readers import passages
+
+    refuse_existing(output)
+    before = load(model)
+    texts = (paragraph for passage in passages(text, reading.options) for paragraph in passage.paragraphs)
+    made, words = before.extended(texts, size, min_frequency)
+    made.save(output)
+    if json:
+        print_json({"output": str(output), "words": words, "vocab_size": made.config.vocab_size})
+        return
+    say(f"{len(words):,} words more in {output}: {', '.join(words[:12])}{' …' if len(words) > 12 else ''}")
+    then = command("prepare", *text, "--tokenizer", output, "--output", "CORPUS")
+    say(f"Next: {then}; {command('pretrain', '--from', output, '--corpus', 'CORPUS', '--output', 'RUN')}")

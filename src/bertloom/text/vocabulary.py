@@ -6,6 +6,7 @@ those numbers. Handing it every character, whole and as a continuation, in sorte
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -20,12 +21,14 @@ COVERAGE = 0.9999
 SMALLEST, LARGEST = 64, 1 << 31
 
 
-def count_words(texts: Iterable[str], lowercase: bool, strip_accents: bool) -> Counter[str]:
-    """How often each word stands in `texts`, words being what BERT's pre-tokenizer makes of normalised text."""
+def count_words(texts: Iterable[str], pieces: tokenizers.Tokenizer) -> Counter[str]:
+    """How often each word stands in `texts`, words being what a tokenizer's normaliser and pre-tokenizer make of them.
+
+    Both must never look across a space, as BERT's.
+    """
     chunks: Counter[str] = Counter()
     for text in texts:
         chunks.update(text.split())
-    pieces = word_piece({SPECIAL["unk"]: 0}, lowercase, strip_accents)
     words: Counter[str] = Counter()
     for chunk, count in chunks.items():
         for word, _ in pieces.pre_tokenizer.pre_tokenize_str(pieces.normalizer.normalize_str(chunk)):
@@ -67,7 +70,7 @@ def train_vocabulary(
         raise InputError(f"min_frequency: {min_frequency} given, 0 to {LARGEST - 1:,} allowed")
     if isinstance(texts, str):
         raise InputError("texts: one text given, an iterable of texts allowed")
-    words = count_words(texts, lowercase, strip_accents)
+    words = count_words(texts, word_piece({SPECIAL["unk"]: 0}, lowercase, strip_accents))
     if not words:
         raise InputError("no words in the text, at least one needed")
     tokens = _learned(words, size, min_frequency)
@@ -79,6 +82,31 @@ def train_vocabulary(
         allowed = f"at most {most}" if most >= SMALLEST else "none"
         raise InputError(f"size: {size} given, {allowed} supported by this text")
     return Tokenizer(word_piece({token: number for number, token in enumerate(tokens)}, lowercase, strip_accents))
+
+
+def extended_vocabulary(
+    tokenizer: Tokenizer, texts: Iterable[str], size: int, min_frequency: int = 5
+) -> tuple[Tokenizer, dict[str, list[int]]]:
+    """The tokenizer with the `size` words of `texts` that save most pieces, and the old pieces of each, in their order.
+
+    Raises where it is not WordPiece, or the text has fewer such words.
+    """
+    if not tokenizer.is_berts:
+        raise InputError("tokenizer of another kind given, BERT's WordPiece allowed")
+    if not 1 <= size < LARGEST:
+        raise InputError(f"size: {size} given, 1 to {LARGEST - 1:,} allowed")
+    counts = count_words(texts, tokenizer.backend)
+    words = sorted(word for word, count in counts.items() if count >= min_frequency and word.isalpha())
+    old = dict(zip(words, tokenizer.ids(words, special=False)))
+    unknown = tokenizer.special.unk
+    gains = {word: counts[word] * max(len(ids) - 1, ids.count(unknown)) for word, ids in old.items()}
+    best = sorted((word for word in words if gains[word]), key=lambda word: (-gains[word], word))[:size]
+    if len(best) < size:
+        said = f"at most {len(best)}" if best else "none"
+        raise InputError(f"size: {size} given, {said} supported by this text (words in pieces, {min_frequency} times)")
+    state = json.loads(tokenizer.backend.to_str())
+    state["model"]["vocab"] |= {word: len(tokenizer) + number for number, word in enumerate(best)}
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(state))), {word: old[word] for word in best}
 
 
 def _learned(words: Counter[str], size: int, min_frequency: int) -> list[str]:

@@ -23,6 +23,9 @@ class Recipe(Keys):
 
     # Checkpoints know the corpus by its hash, wherever it lies.
     corpus: str = key("", "Folder made by `bertloom prepare`.", shapes=False)
+    text: str = key(
+        "", "Instead of a corpus: text to prepare first, beside the run, with the vocabulary of --from.", shapes=False
+    )
     output: str = key("", "Run folder; the same command again goes on from its newest checkpoint.", shapes=False)
     model: str = key(
         "", "Size: tiny, mini, small, medium, base, large or a preset's full name; mini, or that of --from."
