@@ -1,0 +1,269 @@
+"""Scores on dev of MiniLM fine-tuned for many tasks, beside `transformers`' Trainer and trivial baselines.
+
+    BERTLOOM_DATA=../shared/data .venv/bin/python bench/tasks.py [CASE…] [--output runs/tasks] [--table]
+
+Ours over three seeds and Trainer once on the same files with the same epochs, rate, warm-up and batch, both with the
+best epoch on dev kept; other cases once, ours alone. Every finished cell is a file in the output folder, so that the
+command goes on where it stopped; `--table` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from finetune import BATCH, minilm, sentences
+from side_by_side import data
+
+from bertloom.api import load
+from bertloom.files import write_json
+from bertloom.finetuning.data import read
+from bertloom.finetuning.recipe import Tuning, tuning
+from bertloom.finetuning.tune import finetune
+from bertloom.tasks import Task
+from bertloom.tasks.predict import grouped
+from bertloom.tasks.task import TARGET
+
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set: its task, folder, files, and options; `trainer` is whether `transformers` runs too."""
+
+    task: str
+    train: str
+    dev: str
+    epochs: float
+    metric: str
+    options: dict[str, Any] = field(default_factory=dict)
+    trainer: bool = False
+
+
+COLA = {"columns": "source,label,mark,sentence"}
+WNUT = ("tag", "tag/wnut17/train.conll", "tag/wnut17/dev.conll", 5.0, "f1")
+CASES: dict[str, Case] = {
+    "sst2": Case("classify", "sst2-sentences.tsv", "classify/sst2/dev.tsv", 2.0, "accuracy", {}, True),
+    "cola": Case("classify", "classify/cola/train.tsv", "classify/cola/dev.tsv", 3.0, "matthews", COLA, True),
+    "mrpc": Case("classify", "pairs/mrpc/train.tsv", "pairs/mrpc/dev.tsv", 5.0, "f1", {}, True),
+    "rte": Case("classify", "pairs/rte/train.tsv", "pairs/rte/dev.tsv", 5.0, "accuracy", {}, True),
+    "stsb": Case("classify", "pairs/stsb/train.tsv", "pairs/stsb/dev.tsv", 5.0, "pearson", {}, True),
+    "wnut17": Case(*WNUT, {}, True),
+    "squad1": Case("answer", "answer/squad1/train.json", "answer/squad1/dev.json", 2.0, "f1"),
+    "squad2": Case("answer", "answer/squad2/train.json", "answer/squad2/dev.json", 2.0, "f1"),
+    "next-sentence": Case("choose", "stories-train.jsonl", "stories-dev.jsonl", 3.0, "accuracy"),
+    "nsmc": Case("classify", "nsmc-train.tsv", "classify/nsmc_ko/dev.tsv", 3.0, "accuracy"),
+    "klue-ner": Case("tag", "tag/klue_ner_ko/train.tsv", "tag/klue_ner_ko/dev.tsv", 5.0, "f1"),
+    **{
+        f"wnut17-{way}": Case(*WNUT, {"features_from": way, "body": "bilstm"})
+        for way in ("embeddings", "second-to-last", "last", "weighted-sum", "concat")
+    },
+}
+
+
+def made(output: Path) -> None:
+    """Files that are made of the given ones."""
+    output.mkdir(parents=True, exist_ok=True)
+    where = data("classify", "sst2", "train.tsv")
+    files = {"sst2-sentences.tsv": lambda: sentences(where)}
+    reviews = data("classify", "nsmc_ko", "train.tsv")
+    files["nsmc-train.tsv"] = lambda: reviews.read_text(encoding="utf-8").split("\n")[:10_001]
+    for side in ("train", "dev"):
+        file = data("choose", "mctest", f"{side}.tsv")
+        files[f"stories-{side}.jsonl"] = lambda file=file: [json.dumps(one) for one in following(file)]
+    for name, lines in files.items():
+        if not (output / name).is_file():
+            (output / name).write_text("\n".join(lines()) + "\n", encoding="utf-8")
+
+
+def following(file: Path) -> list[dict[str, Any]]:
+    """Of each story the sentence that goes on after a beginning, among three that stand elsewhere in stories.
+
+    MCTest's own questions come without their answers here, so they cannot be learned from.
+    """
+    rng = random.Random(0)
+    stories = [
+        re.split(r"(?<=[.!?]) +", line.split("\t")[2].replace("\\newline", " ").replace("  ", " "))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    stories = [[one.strip() for one in story if len(one.split()) > 3] for story in stories]
+    rows = []
+    for number, story in enumerate(stories):
+        for at in range(2, len(story) - 4, 3):
+            wrong = [*rng.sample(story[at + 2 :], 2), rng.choice(stories[number - 1])]
+            choices = rng.sample([story[at], *wrong], 4)
+            rows.append(
+                {"context": " ".join(story[max(0, at - 3) : at]), "choices": choices, "label": choices.index(story[at])}
+            )
+    return rows
+
+
+def recipe(name: str, output: Path, **more: Any) -> Tuning:
+    case = CASES[name]
+    train, dev = (output / part if (output / part).is_file() else data(part) for part in (case.train, case.dev))
+    keys = {"model": str(minilm()), "train": str(train), "dev": str(dev), "output": str(output / f"ours-{name}"),
+            "epochs": case.epochs, "metric": case.metric, **case.options, **more}  # fmt: skip
+    return tuning(case.task, keys)
+
+
+def ours(name: str, output: Path) -> dict[str, Any]:
+    report = finetune(recipe(name, output, seeds=SEEDS if CASES[name].trainer else 1), say=print)
+    if report is None:
+        raise KeyboardInterrupt
+    metric = report["metric"]
+    values = [run["scores"][metric] for run in report["runs"]]
+    speed = statistics.median(run["samples_per_second"] for run in report["runs"])
+    return {"metric": metric, "values": values, "scores": report["scores"], "samples_per_second": speed}
+
+
+def baseline(task: Task, train: list[Any], dev: list[Any], metric: str) -> str:
+    """What someone scores who always gives the commonest answer."""
+    if task.name == "answer":
+        return "nothing always: " + f"{100 * np.mean([not one.answers for one in dev]):.1f}"
+    if task.name == "tag":
+        return "no entity: 0"
+    if task.name == "choose":
+        return f"by chance: {np.mean([1 / len(one.choices) for one in dev]):.3f}"
+    if not task.labels:  # type: ignore[attr-defined]
+        return "a constant: 0"
+    most = Counter(one.labels[0] for one in train).most_common(1)[0][0]
+    answers = [{"label": most, "probability": 1.0} for _ in dev]
+    return f"{most} always: {task.score(answers, dev)[metric]:.3f}"
+
+
+def theirs(name: str, output: Path) -> dict[str, Any]:
+    """Trainer, which pads to the longest of a batch, our features being its input; measured after each epoch."""
+    given = recipe(name, output)
+    start = load(minilm())
+    found = read(given, start, lambda text: None)
+    task, metric = found.task, given.metric
+    torch.manual_seed(0)
+    kind = getattr(transformers, task.architecture)
+    labels = task.labels_in_config()
+    more = {"problem_type": labels["problem_type"]} if "problem_type" in labels else {}
+    names = {int(number): label for number, label in labels["id2label"].items()}
+    model = kind.from_pretrained(minilm(), num_labels=len(names), id2label=names, label2id=labels["label2id"], **more)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
+    records = [as_theirs(one, task) for one in found.features]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(output / f"trainer-{name}"), per_device_train_batch_size=BATCH, learning_rate=given.rate(384),
+        weight_decay=0.01, num_train_epochs=given.epochs, warmup_steps=round(0.1 * found.steps(given)), report_to=[],
+        disable_tqdm=True, use_cpu=True, save_strategy="no", seed=0,
+    )  # fmt: skip
+    collate = (
+        transformers.DataCollatorForTokenClassification(tokenizer)
+        if task.name == "tag"
+        else transformers.DataCollatorWithPadding(tokenizer)
+    )
+    values: list[float] = []
+    spent = 0.0
+
+    class Measure(transformers.TrainerCallback):
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            nonlocal spent
+            began = time.perf_counter()
+            values.append(scored(model, task, found, collate)[metric])
+            model.train()
+            spent += time.perf_counter() - began
+
+    trainer = transformers.Trainer(
+        model,
+        arguments,
+        train_dataset=records,
+        data_collator=collate,
+        processing_class=tokenizer,
+        callbacks=[Measure()],
+    )
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began - spent
+    speed = len(records) * given.epochs / seconds
+    return {"metric": metric, "value": max(values), "by_epoch": values, "samples_per_second": round(speed, 2)}
+
+
+def as_theirs(example: Any, task: Task) -> dict[str, Any]:
+    """A feature as `transformers` takes it."""
+    rows, labels = example.targets[TARGET]
+    made: dict[str, Any] = {
+        "input_ids": example.input_ids.tolist(),
+        "token_type_ids": example.segment_ids.tolist(),
+        "attention_mask": [1] * len(example),
+    }
+    if task.name == "tag":
+        whole = np.full(len(example), -100)
+        whole[rows] = labels
+        made["labels"] = whole.tolist()
+    else:
+        made["labels"] = labels[0].item()
+    return made
+
+
+@torch.no_grad()
+def scored(model: Any, task: Task, found: Any, collate: Any) -> dict[str, float]:
+    """Their logits, decoded and scored as ours."""
+    model.eval()
+    flat = [one for own in found.dev_features for one in own]
+    logits = []
+    for start in range(0, len(flat), BATCH):
+        part = flat[start : start + BATCH]
+        batch = dict(collate([as_theirs(one, task) for one in part]))
+        batch.pop("labels")
+        for feature, one in zip(part, model(**batch).logits):
+            logits.append(one[feature.targets[TARGET][0]].numpy() if task.name == "tag" else one[None].numpy())
+    own = grouped(map(len, found.dev_features), logits)
+    return task.score([task.decode(*one) for one in zip(found.dev, found.dev_features, own)], found.dev)
+
+
+def table(output: Path) -> None:
+    """Markdown of every cell that is there."""
+    columns = "data", "score", "ours", "Trainer", "trivial", "ours, samples/s", "Trainer, samples/s"
+    lines = [columns, ["---"] * len(columns)]
+    for name in CASES:
+        cells = {who: output / f"{who}-{name}.json" for who in ("ours", "theirs", "trivial")}
+        mine, other, trivial = (json.loads(file.read_text()) if file.is_file() else None for file in cells.values())
+        if mine is None:
+            continue
+        values = mine["values"]
+        spread = f"{statistics.fmean(values):.4g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
+        peer = (f"{other['value']:.4g}", f"{other['samples_per_second']:.1f}") if other else ("", "")
+        speed = f"{mine['samples_per_second']:.1f}"
+        lines.append((name, mine["metric"], spread, peer[0], trivial or "", speed, peer[1]))
+    for line in lines:
+        print(f"| {' | '.join(line)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("--output", type=Path, default=Path("runs/tasks"))
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    made(given.output)
+    if not given.table:
+        transformers.logging.set_verbosity_error()
+        for name in given.cases:
+            for who, run in (("ours", ours), ("theirs", theirs)):
+                cell = given.output / f"{who}-{name}.json"
+                if not cell.is_file() and (who == "ours" or CASES[name].trainer):
+                    write_json(cell, run(name, given.output))
+            trivial = given.output / f"trivial-{name}.json"
+            if not trivial.is_file():
+                found = read(recipe(name, given.output), load(minilm()), lambda text: None)
+                write_json(trivial, baseline(found.task, found.train, found.dev, CASES[name].metric))
+            print(name, "done", flush=True)
+    table(given.output)
+
+
+if __name__ == "__main__":
+    main()
