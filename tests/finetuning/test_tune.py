@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import bertloom
+from bertloom.api import LENGTH
 from bertloom.errors import InputError
 from bertloom.files import sha256
 from bertloom.finetuning import tune
@@ -308,6 +309,13 @@ def test_long_texts_are_told_of(tiny_model: Path, tmp_path: Path) -> None:
     files = dict.fromkeys(("train", "dev"), tmp_path / "t.jsonl")
     tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), said.append)
     assert "1 of 2 training examples are longer than 64 tokens and were cut: --long windows reads them whole" in said
+
+
+def test_no_longer_than_pretraining_was(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    model = bertloom.load(tiny_model)
+    model.others[LENGTH] = 16
+    assert tune.read(recipe(files, tiny_model, tmp_path / "x"), model, quiet).task.length == 16
+    assert tune.read(recipe(files, tiny_model, tmp_path / "x", length=32), model, quiet).task.length == 32
 
 
 def test_over_fitting_is_said() -> None:

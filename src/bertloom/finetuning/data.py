@@ -6,11 +6,11 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bertloom.api import Model
+from bertloom.api import LENGTH, Model
 from bertloom.errors import InputError
 from bertloom.finetuning.recipe import Tuning
 from bertloom.tasks.augment import augmented
@@ -50,8 +50,10 @@ class Data:
 
 def read(recipe: Tuning, model: Model, say: Say) -> Data:
     """Both files, what is to be said of them said; raises where they cannot be learned from or scored."""
-    task = recipe.task
-    counts = ReadCounts()
+    task, counts = recipe.task, ReadCounts()
+    if not task.length and LENGTH in model.others:
+        # Positions beyond those that pretraining reached are as they were made.
+        task = replace(task, length=int(model.others[LENGTH]))
     train = load(task, recipe.train, counts)
     task = train.task
     if not train.records:
