@@ -177,7 +177,13 @@ def _draw_loss(axis: Any, rows: list[dict[str, Any]], name: str, aside: str) -> 
     steps, measured = ([row for row in rows if kind in row] for kind in ("tokens", "held_out"))
     x, y = [row["step"] for row in steps], [row["losses"][name] for row in steps]
     axis.plot(x, y, color="#9ecae1", linewidth=0.7, label="training")
-    axis.plot(x, _smoothed(y), color="#08519c", linewidth=1.6, label="training, smoothed")
+    axis.plot(
+        x,
+        _smoothed(y, min(0.98, max(0.5, 1 - 20 / len(y)))),
+        color="#08519c",
+        linewidth=1.6,
+        label="training, smoothed",
+    )
     if measured:
         dots = [row["held_out"][name]["loss"] for row in measured]
         axis.plot([row["step"] for row in measured], dots, "o-", color="#d94801", markersize=4, label=aside)
