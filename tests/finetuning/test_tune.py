@@ -283,7 +283,8 @@ def test_augmented_copies_are_learned_too(
 
 
 def test_remarks_name_what_is_odd_in_the_data(tiny_model: Path, tmp_path: Path) -> None:
-    lines = ["text\tlabel", *["cat one\ta"] * 9, "cat one\tb", "dog two\tb", "cow three\tc", "duck four\ta"]
+    rows = [*["cat one\ta"] * 9, "cat one\tb", "dog two\tb", "cow three\tc", "duck four\ta"]
+    lines = ["text\tlabel\tid", *(f"{row}\t{min(number, 11)}" for number, row in enumerate(rows))]
     (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
     (tmp_path / "d.tsv").write_text("text\tlabel\ndog two\tb\nnew\ta\n")
     said: list[str] = []
@@ -296,6 +297,7 @@ def test_remarks_name_what_is_odd_in_the_data(tiny_model: Path, tmp_path: Path) 
         "labels are not balanced: 'a' is 10 times as frequent as 'c'",
         "t.tsv:13: label 'c' has this one example",
         "9 training records repeat others",
+        "1 training records have the id of another one, as '11'",
         "10 training records have another answer than the same text elsewhere (label noise)",
         "1 of 2 dev records stand in the training file too, as " + str(tmp_path / "d.tsv:2"),
     ):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,14 @@ def test_labels_of_the_hub_by_name() -> None:
     assert _named({"label": -1}, names) == {"label": None}
     with pytest.raises(InputError, match="hf:: no data set named"):
         list(rows("hf:"))
+
+
+def test_files_of_other_names_and_standard_input_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").write_text('{"text": "x"}\n')
+    assert read(tmp_path / "data") == [{"text": "x"}]
+    (tmp_path / "table").write_text("text\tlabel\nx\t1\n")
+    assert read(tmp_path / "table") == [{"text": "x", "label": "1"}]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b'{"text": "y"}\n'))))
+    assert [row for _, row in rows("-")] == [{"text": "y"}]

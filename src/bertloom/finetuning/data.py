@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -125,7 +125,10 @@ def overlaps(task: Task, train: Sequence[Record], dev: Sequence[Record]) -> list
     twice = [same for same in owners.values() if len(same) > 1]
     disputed = [same for same in twice if len({task.gold(one) for one in same}) > 1]
     seen = [record for record in dev if task.key(record) in owners]
+    ids = Counter(record.id for record in train if record.id)
     said = []
+    if ids and (repeated := ids.total() - len(ids)):
+        said.append(f"{repeated:,} training records have the id of another one, as {ids.most_common(1)[0][0]!r}")
     if twice:
         more = sum(len(same) - 1 for same in twice)
         said.append(f"{more:,} training records repeat others, as {twice[0][1].place} does {twice[0][0].place}")

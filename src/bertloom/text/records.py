@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,11 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
         return _json_lines(source, options, counts)
     if suffix == ".parquet":
         return _parquet(source)
+    if suffix not in TABLES:
+        # Standard input and files of other names: no table begins with a brace.
+        with nullcontext(open_bytes(source)) if source == "-" else open_bytes(source) as stream:
+            if stream.peek(1)[:1] == b"{":
+                return _json_lines(source, options, counts)
     return _table(source, TABLES.get(suffix, "\t"), columns, options, counts)
 
 
