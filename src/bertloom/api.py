@@ -167,10 +167,7 @@ class Model:
         if isinstance(records, str | Mapping):
             raise InputError("records: one given, a list of records allowed")
         task = self.require_task()
-        given = (
-            (Place("record", n), {"text": one} if isinstance(one, str) else dict(one))
-            for n, one in enumerate(records, 1)
-        )
+        given = ((Place("record", number), _row(one, number)) for number, one in enumerate(records, 1))
         return [prediction for _, prediction in self.predictions(task.made(given, ReadCounts()))]
 
     def predictions(
@@ -235,13 +232,22 @@ class Model:
         card = card or self.card or model_card(self.config, "mlm" in self.heads)
         told, architecture = self.others, None
         if self.task:
-            told = {**told, **self.task.labels_in_config(), SETTINGS: self.task.settings()}
-            architecture = self.task.architecture if self.task.part in hub.TASK_PARTS else "BertModel"
+            told = {**told, SETTINGS: self.task.settings()}
+            architecture = "BertModel"
+            if self.task.part in hub.TASK_PARTS:
+                architecture, told = self.task.architecture, {**told, **self.task.labels_in_config()}
         with whole_folder(folder) as beside:
             hub.write(beside, self.config, self.state(), told, architecture)
             if self._tokenizer is not None:
                 self._tokenizer.save(beside, self.config.max_position_embeddings)
             (beside / CARD).write_text(card, encoding="utf-8")
+
+
+def _row(record: Any, number: int) -> dict[str, Any]:
+    """A record as a row; a text is one with nothing but it."""
+    if not isinstance(record, str | Mapping):
+        raise InputError(f"record {number}: a {type(record).__name__} given, a text or a dict allowed")
+    return {"text": record} if isinstance(record, str) else dict(record)
 
 
 def _grown(table: torch.Tensor, size: int, first: int, pieces: Mapping[str, list[int]]) -> torch.Tensor:

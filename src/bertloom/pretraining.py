@@ -25,6 +25,8 @@ from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch
 from bertloom.objectives import Combined
+from bertloom.text.readers import passages
+from bertloom.text.sources import COMPRESSED, expand
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train import checkpoint
 from bertloom.train.data import batches, require_epoch
@@ -61,6 +63,8 @@ class Pretraining(Run[Measure]):
         found = checkpoint.newest(self.folder, warn)
         # The checkpoint has all that the run began with.
         started = load(recipe.start) if recipe.start and not found else None
+        if started and "mlm" not in started.heads:
+            warn(f"{recipe.start} has no masked-language head; it is given a new one")
         self.config = self._config(found[1] / "model" if found else None, started)
         self._build(started)
         for place in (recipe.steps - 1, 0):
@@ -186,19 +190,27 @@ class Pretraining(Run[Measure]):
         draw_curves(rows, self.folder / "curves.png", title, guesses)
 
 
+# Documents of a text of which some are held out.
+FEW_DOCUMENTS = 100
+
+
 def prepared(recipe: Recipe, say: Callable[[str], None]) -> Path:
     """The corpus of a recipe's text, `OUTPUT-corpus`, made unless it is there; every 20th document is held out."""
     if recipe.corpus or not recipe.start or not recipe.output:
         raise InputError(f"text: {recipe.text!r} given, allowed with from and output, and without corpus")
     folder = Path(f"{recipe.output.rstrip('/')}-corpus")
-    if not folder.is_dir():
+    source = hub.find(recipe.start)
+    if folder.is_dir():
+        made_of, files = Corpus(folder).manifest, [Path(one) for one in expand([recipe.text])]
+        size = sum(one.stat().st_size for one in files if one.is_file() and one.suffix not in COMPRESSED)
+        if made_of["sources"] != [one.name for one in files] or (size and made_of["bytes_read"] != size):
+            raise InputError("is made of another text than is given now; remove it or give another --output", folder)
+    else:
         say(f"Preparing {recipe.text} with the vocabulary of {recipe.start} in {folder}")
-        make = partial(prepare, [recipe.text], hub.find(recipe.start), folder, workers=default_workers())
-        try:
-            make(held_out=0.05)
-        except InputError:
-            # Of few documents none can be spared; another fault is said by the second attempt.
-            make(held_out=0.0)
+        make = partial(prepare, [recipe.text], source, folder, workers=default_workers())
+        # Of few documents none can be spared.
+        documents = sum(passage.last for passage in passages([recipe.text]))
+        make(held_out=0.05 if documents >= FEW_DOCUMENTS else 0.0)
     return folder
 
 

@@ -46,7 +46,7 @@ def test_predict_and_evaluate(typed: Typed, desk: Path) -> None:
     assert scored["scores"]["f1"] == json.loads((desk / "tagger" / "report.json").read_text())["scores"]["f1"] > 0.9
     code, out, _ = typed("evaluate", desk / "tagger", "--data", desk / "tag-dev.jsonl")
     assert code == 0
-    assert "f1_ANIMAL" in out
+    assert "f1/ANIMAL" in out
     made = typed.json("predict", desk / "tagger", "--data", desk / "tag-dev.jsonl", "--output", desk / "said.jsonl")
     assert made["records"] == 20
     rows = [json.loads(line) for line in (desk / "said.jsonl").read_text().splitlines()]

@@ -142,9 +142,12 @@ def test_other_data_under_the_same_name_is_refused(tiny_model: Path, tmp_path: P
     }
     given = recipe(files, tiny_model, tmp_path / "run")
     assert finetune(given, watch=stop_after(30), say=quiet) is None
-    write(tmp_path / "t.jsonl", "classify", 96, 7)
-    with pytest.raises(InputError, match="was on other data"):
-        finetune(given, say=quiet)
+    for name, seed, count in (("t.jsonl", 7, 96), ("d.jsonl", 9, 20)):
+        before = (tmp_path / name).read_bytes()
+        write(tmp_path / name, "classify", count, seed)
+        with pytest.raises(InputError, match="was on other data"):
+            finetune(given, say=quiet)
+        (tmp_path / name).write_bytes(before)
 
 
 def test_seeds_have_a_mean_and_the_best_is_shipped(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
@@ -310,7 +313,10 @@ def test_long_texts_are_told_of(tiny_model: Path, tmp_path: Path) -> None:
     said: list[str] = []
     files = dict.fromkeys(("train", "dev"), tmp_path / "t.jsonl")
     tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), said.append)
-    assert "1 of 2 training examples are longer than 64 tokens and were cut: --long windows reads them whole" in said
+    assert (
+        "1 of 2 training examples are longer than fits into 64 tokens and were cut: --long windows reads them whole"
+        in said
+    )
 
 
 def test_no_longer_than_pretraining_was(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
@@ -402,3 +408,13 @@ def test_defaults_are_those_of_the_paper_scaled() -> None:
     assert replace(given, learning_rate=1e-5).rate(384) == 1e-5
     assert replace(given, task=Classify(features_from="last")).rate(384) == 1e-3
     assert (given.epochs, given.batch_size, given.warmup, given.clip) == (3, 32, 0.1, 1)
+
+
+def test_records_without_a_usable_answer_are_left_out_where_asked(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("text\tlabel\n" + "cat\ta\ndog\tb\n" * 4 + "cow\t\n")
+    (tmp_path / "d.tsv").write_text("text\tlabel\ncat\ta\ndog\tzebra\n")
+    files = {"train": tmp_path / "t.tsv", "dev": tmp_path / "d.tsv"}
+    said: list[str] = []
+    data = tune.read(recipe(files, tiny_model, tmp_path / "x", on_bad="skip"), bertloom.load(tiny_model), said.append)
+    assert (len(data.train), len(data.dev)) == (8, 1)
+    assert "2 × record without a usable answer, left out" in said

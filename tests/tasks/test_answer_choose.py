@@ -136,9 +136,9 @@ def test_mctest_with_its_answers(tmp_path: Path) -> None:
     (tmp_path / "a.ans").write_text("A\tB\tC\tD\n")
     assert [one.right for one in read(Choose(), tmp_path / "a.tsv", MCTEST)] == [0, 1, 2, 3]
     assert read(Choose(questions=True), tmp_path / "a.tsv", MCTEST)[0].choices[0] == "Q0 A0"
-    (tmp_path / "short.ans").write_text("A\tB\n")
+    (tmp_path / "a.ans").write_text("A\tB\n")
     with pytest.raises(InputError, match="no four answers"):
-        read(Choose(answers=str(tmp_path / "short.ans")), tmp_path / "a.tsv", MCTEST)
+        read(Choose(), tmp_path / "a.tsv", MCTEST)
 
 
 def test_swag_and_json(tmp_path: Path) -> None:
@@ -165,3 +165,38 @@ def test_choices_that_cannot_be(changes: dict[str, Any], said: str) -> None:
     row = {"context": "c", "choices": ["x", "y"], "label": 0, **changes}
     with pytest.raises(InputError, match=said):
         Choose().record(row, Place("a.jsonl", 1))
+
+
+def test_odd_words_on_choices() -> None:
+    place = Place("a.jsonl", 1)
+    row = {"context": "c", "choices": ["1", "2", "3"]}
+    with pytest.raises(InputError, match="is a number and a choice too"):
+        Choose().record({**row, "label": "1"}, place)
+    assert Choose().record({**row, "label": "B"}, place).right == 1
+    assert Choose().record({**row, "label": 2.0}, place).right == 2
+    assert Choose().record({**row, "label": -1}, place).right is None
+    many = {"ctx": "c", "options": [f"choice {number}" for number in range(30)], "label": 29}
+    assert Choose().record(many, place).right == 29
+
+
+def test_a_malformed_story_moves_no_answers(tmp_path: Path) -> None:
+    (tmp_path / "a.ans").write_text("A\tA\tA\tA\nB\tB\tB\tB\n")
+    records = read(Choose(on_bad="skip"), tmp_path / "a.tsv", f"mc500.dev.9\tx\n{MCTEST}\n")
+    assert [one.right for one in records] == [1] * 4
+
+
+def test_a_span_in_two_windows_is_one_candidate() -> None:
+    record = Question(place=Place("x"), question="who", context="one two", answers=None)
+    feature = type("F", (), {"where": (1, np.array([[0, 3]]))})
+    windows = [np.array([[0.0, 0.0], [2.0, 2.0]]), np.array([[0.0, 0.0], [1.0, 1.0]])]
+    told = Answer().decode(record, [feature, feature], windows)  # type: ignore[list-item]
+    assert told["probability"] == pytest.approx(1.0)
+
+
+def test_questions_without_ids_and_with_odd_ones(tmp_path: Path) -> None:
+    asked = {"question": "who", "answers": CAT["answers"]}
+    records = read(Answer(), tmp_path / "a.json", squad(asked, {**asked, "id": None}))
+    assert [one.id for one in records] == ["", ""]
+    Answer().learn(records)
+    with pytest.raises(InputError, match="is_impossible: 'False' given, true or false"):
+        read(Answer(), tmp_path / "a.json", squad({**CAT, "is_impossible": "False"}))

@@ -33,7 +33,8 @@ def read(file: Path, content: str, **options: Any) -> tuple[Classify, list[Any]]
         ("genre\tscore\tsentence1\tsentence2", "sentence1", "sentence2", "score"),
         ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "#1 String", "#2 String", "Quality"),
         ("premise\thypothesis\tlabel", "premise", "hypothesis", "label"),
-        ("question\tsentence\tlabel", "sentence", "none", "label"),
+        ("index\tquestion\tsentence\tlabel", "question", "sentence", "label"),
+        ("text\ttext_pair\tlabel", "text", "text_pair", "label"),
     ],
 )
 def test_columns_are_told_by_their_names(tmp_path: Path, header: str, text: str, pair: str, label: str) -> None:
@@ -135,3 +136,21 @@ def test_pairs_the_model_or_the_way_cannot_take(tokenizer: Tokenizer) -> None:
     ):
         with pytest.raises(InputError, match=said):
             Classify(**options).features([record], tokenizer, small(vocab_size=len(tokenizer), **changes))  # type: ignore[arg-type]
+
+
+def test_one_slip_among_scores_is_named_and_not_made_a_class() -> None:
+    with pytest.raises(InputError, match=r"f.tsv:7: score 'high' given, a number"):
+        Classify(label="label").learn(texts("0.5", "1.5", "2.5", "3.5", "4.5", "high"))
+    with pytest.raises(InputError, match=r"every label is .*two different"):
+        Classify(label="label", problem="multi").learn(texts("a", ["a"], []))
+
+
+def test_labels_of_records_that_are_only_asked_about_do_not_matter(tokenizer: Tokenizer) -> None:
+    config = small(vocab_size=len(tokenizer))
+    for task in (Classify(problem="single", labels=("a", "b")), Classify(problem="regression")):
+        assert len(task.features([Text(place=PLACE, text="cat", labels=("zebra",))], tokenizer, config)) == 1
+
+
+def test_rare_labels_of_several_weigh_more_where_they_are() -> None:
+    task = Classify(label="label", class_weights=True).learn(texts(["a"], ["a"], ["a", "b"], ["a"], []))
+    assert dict(zip(task.labels, task.weights)) == {"a": pytest.approx(0.25), "b": pytest.approx(4.0)}

@@ -60,7 +60,7 @@ def test_entities_strict_and_conlleval_like_are_told_apart() -> None:
     scores = metrics.entities(gold, given)
     assert scores["f1"] == 0
     assert scores["f1_conlleval"] == 1
-    assert metrics.entities(gold, gold)["f1_PER"] == 1
+    assert metrics.entities(gold, gold)["f1/PER"] == 1
     assert metrics.entities([["O"]], [["B-PER"]])["f1"] == 0
 
 

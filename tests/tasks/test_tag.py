@@ -188,3 +188,50 @@ def test_words_the_vocabulary_makes_nothing_of(tokenizer: Tokenizer) -> None:
     empty = Tagged(place=Place("x"), text="\u200d", units=((0, 1),), words=True, tags=("O",))
     (features,) = task.features([empty], tokenizer, small(vocab_size=len(tokenizer)))
     assert task.decode(empty, features, [])["tags"] == ["O"]
+
+
+def test_a_tagger_of_words_cuts_plain_texts_into_words(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    task = Tag().learn(read(tmp_path / "a.conll", CONLL)[1])
+    record = task.record({"text": "Anna lives in New-York."}, Place("x"))
+    assert [record.text[start:end] for start, end in record.units] == ["Anna", "lives", "in", "New", "-", "York", "."]
+    (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    prediction = task.decode(record, features, [np.tile([0.0, 0, 0, 9, 0], (len(one.where), 1)) for one in features])
+    assert [one["text"] for one in prediction["entities"]][:2] == ["Anna", "lives"], "whole words"
+    assert "tags" not in prediction, "the words were not the user's"
+
+
+def test_one_odd_tag_among_many_is_named(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.conll", "a B-PER\nb O\n\nc B_PER\nd B-LOC\n")
+    with pytest.raises(InputError, match=r"a.conll:4: tag 'B_PER' given, O or one of B- I- E- S-.*--scheme plain"):
+        task.learn(records)
+    with pytest.raises(InputError, match=r"a.conll:1: an empty last column"):
+        read(tmp_path / "b.conll", "a\tB-PER\t\n")
+    with pytest.raises(InputError, match=r"every tag is 'X', two different"):
+        Tag().learn(read(tmp_path / "c.conll", "a X\n")[1])
+
+
+def test_words_that_look_like_comments(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "a.conll", "##tag\tO\nJohn\tB-PER\n")
+    assert records[0].text == "##tag John"
+
+
+def test_spaces_at_the_ends_of_spans_are_left_out(tmp_path: Path) -> None:
+    row = {"text": "a John b", "spans": [[1, 7, "PER"]]}
+    _, records = read(tmp_path / "a.jsonl", json.dumps(row))
+    assert Tag().learn(records).spans(records[0]) == [(2, 6, "PER")]
+
+
+def test_tags_of_records_that_are_only_asked_about_do_not_matter(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    task = Tag().learn(read(tmp_path / "a.conll", CONLL)[1])
+    _, records = read(tmp_path / "b.conll", "Anna NNP\nlives I-VB\n")
+    assert task.features(records, tokenizer, small(vocab_size=len(tokenizer)))
+
+
+def test_dead_is_who_says_nothing_where_something_is() -> None:
+    task = Tag(labels=("O", "B-X", "I-X"), scheme="iob2")
+    some, none = (
+        Tagged(place=Place("x"), text="a", units=((0, 1),), words=True, tags=tags) for tags in (("B-X",), ("O",))
+    )
+    silent = [{"entities": []}]
+    assert task.dead(silent, [some]) == "no entity"
+    assert task.dead(silent, [none]) is None

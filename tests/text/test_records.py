@@ -49,6 +49,7 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.tsv", "a\tb\n1\t2\n1\n", "a.tsv:3: 1 columns given, 2 allowed: 'a', 'b'"),
+        ("a.json", '{"a": 1}', "a.json: a dict given, a list of records"),
         ("a.tsv", "a\ta\n1\t2\n", "a.tsv:1: column 'a' stands twice"),
         ("a.csv", 'a,b\n1,2\n"x,y\n', "a.csv:3: is not CSV"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl:2: is not JSON"),
@@ -99,3 +100,14 @@ def test_files_of_other_names_and_standard_input_are_told_apart(
     assert read(tmp_path / "table") == [{"text": "x", "label": "1"}]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b'{"text": "y"}\n'))))
     assert [row for _, row in rows("-")] == [{"text": "y"}]
+
+
+def test_json_arrays_and_headers_that_are_there_though_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "x"}, {"text": "y"}]')
+    assert [row["text"] for row in read(tmp_path / "a.json")] == ["x", "y"]
+    (tmp_path / "a.tsv").write_text("text\tlabel\nx\t1\n")
+    with pytest.raises(InputError, match=r"^\S*a.tsv:1: the columns' own names stand here"):
+        read(tmp_path / "a.tsv", "text", "label")
+    (tmp_path / "b.csv").write_text("a,b\n1\n")
+    with pytest.raises(InputError, match=r"^\S*b.csv:2: 1 columns given"):
+        read(tmp_path / "b.csv")

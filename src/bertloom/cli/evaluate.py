@@ -58,16 +58,15 @@ def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None
     from bertloom.cli.finetune import show_confusion
     from bertloom.cli.show import print_json, print_table, remarks, say
     from bertloom.errors import InputError
+    from bertloom.finetuning.data import usable
     from bertloom.tasks.metrics import require_libraries
     from bertloom.tasks.task import with_options
     from bertloom.text.sources import ReadCounts
 
     require_libraries()
     task = model.task = with_options(model.require_task(), columns)
-    counts, records = ReadCounts(), []
-    for record in task.read(data, counts):
-        task.require(record)
-        records.append(record)
+    counts = ReadCounts()
+    records = usable(task, list(task.read(data, counts)), counts)
     if not records:
         raise InputError("no records in it, at least one needed", data)
     with remarks.status("Predicting"):

@@ -68,6 +68,8 @@ class TaskColumns:
     pair: Annotated[str | None, Parameter(help="Column of the second text, likewise.")] = None
     label: Annotated[str | None, Parameter(help="Column of the label, likewise.")] = None
     columns: Annotated[str | None, Parameter(help="Names of a table's columns where it has no header.")] = None
+    encoding: Annotated[str | None, Parameter(help="Encoding of text files.")] = None
+    fallback: Annotated[str | None, Parameter(help="Encoding of lines that are not in it, as latin-1; counted.")] = None
     on_bad: Annotated[
         Literal["error", "skip"] | None, Parameter(help="Stop at a bad row, or leave it out and count it.")
     ] = None

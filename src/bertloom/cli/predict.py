@@ -13,7 +13,10 @@ from bertloom.cli.options import TaskColumns, Whole
 def predict(
     model: str,
     *,
-    data: Annotated[str, Parameter(help="Records as in training; labels are not needed.")],
+    data: Annotated[
+        str,
+        Parameter(help="Records as in training, labels not needed; - for standard input.", allow_leading_hyphen=True),
+    ],
     output: Annotated[
         Path | None, Parameter(help="File to make, .jsonl, .csv or .tsv; standard output unless given.")
     ] = None,
@@ -51,6 +54,8 @@ def predict(
             done += 1
             if done % 100 == 0:
                 status.update(f"Predicting: {done:,} records")
+    if not done:
+        raise InputError("no records in it, at least one needed", data)
     for what, number in counts.mended.items():
         say(f"{number:,} × {what}")
     if json:

@@ -122,5 +122,4 @@ def extend(
         print_json({"output": str(output), "words": words, "vocab_size": made.config.vocab_size})
         return
     say(f"{len(words):,} words more in {output}: {', '.join(words[:12])}{' …' if len(words) > 12 else ''}")
-    then = command("prepare", *text, "--tokenizer", output, "--output", "CORPUS")
-    say(f"Next: {then}; {command('pretrain', '--from', output, '--corpus', 'CORPUS', '--output', 'RUN')}")
+    say(f"Next: {command('pretrain', '--from', output, '--text', text[0], '--output', 'RUN')}")

@@ -43,8 +43,9 @@ class Data:
     def identity(self) -> str:
         """A hash of every example, which the order of the data goes by."""
         state = hashlib.sha256()
-        for one in self.features:
+        for one in (*self.features, *(one for made in self.dev_features for one in made)):
             state.update(one.input_ids.tobytes() + one.targets[TARGET][1].tobytes())
+        state.update(repr(self.task.labels_in_config()).encode())
         return state.hexdigest()[:32]
 
 
@@ -55,36 +56,52 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         # Positions beyond those that pretraining reached are as they were made.
         task = replace(task, length=int(model.others[LENGTH]))
     train = load(task, recipe.train, counts)
-    task = train.task
-    if not train.records:
+    task, skips = train.task, train.task.on_bad == "skip"
+    records = [one for one in train.records if task.gold(one) is not None] if skips else train.records
+    if not records:
         raise InputError("no records in it, at least two needed", recipe.train)
-    task = task.learn(train.records)
+    task = task.learn(records)
     metric = recipe.metric or task.metrics[0]
     _require(recipe, task, metric, model)
-    dev = load(task, recipe.dev, counts)
-    if not dev.records:
+    learned = usable(task, records, counts)
+    counts.mended["record without a usable answer, left out"] += len(train.records) - len(records)
+    dev = usable(task, load(task, recipe.dev, counts).records, counts)
+    if not dev:
         raise InputError("no records in it, at least one needed", recipe.dev)
-    for side in (train, dev):
-        for record in side.records:
-            task.require(record)
     for what, number in counts.mended.items():
-        say(f"{number:,} × {what}")
-    say(f"{len(train.records):,} training and {len(dev.records):,} dev records; best by {metric} on dev")
-    for remark in (*task.remarks(train.records), *overlaps(task, train.records, dev.records)):
+        if number:
+            say(f"{number:,} × {what}")
+    say(f"{len(learned):,} training and {len(dev):,} dev records; best by {metric} on dev")
+    for remark in (*task.remarks(learned), *overlaps(task, learned, dev)):
         say(remark)
-    records = [*train.records, *new_records(recipe, task, train.records, model)]
-    if len(records) > len(train.records):
-        say(f"{len(records) - len(train.records):,} new training records by {recipe.augment}")
+    records = [*learned, *new_records(recipe, task, learned, model)]
+    if len(records) > len(learned):
+        say(f"{len(records) - len(learned):,} new training records by {recipe.augment}")
     features = [one for made in task.features(records, model.tokenizer, model.config) for one in made]
-    dev_features = task.features(dev.records, model.tokenizer, model.config)
+    dev_features = task.features(dev, model.tokenizer, model.config)
     if not features:
         raise InputError("no token of any record carries a label, at least one needed", recipe.train)
     for name, examples in (("training", features), ("dev", [one for made in dev_features for one in made])):
         if cut := sum(one.cut for one in examples):
             most = task.most(model.config)
-            said = f"{cut:,} of {len(examples):,} {name} examples are longer than {most} tokens and were cut"
+            said = f"{cut:,} of {len(examples):,} {name} examples are longer than fits into {most} tokens and were cut"
             say(said + (": --long windows reads them whole" if hasattr(task, "long") else ""))
-    return Data(task, train.records, dev.records, features, dev_features)
+    return Data(task, learned, dev, features, dev_features)
+
+
+def usable(task: Task, records: Sequence[Record], counts: ReadCounts) -> list[Record]:
+    """Those whose answer can be scored; one that cannot raises, or is counted where the user asked."""
+    kept = []
+    for record in records:
+        try:
+            task.require(record)
+        except InputError:
+            if task.on_bad == "error":
+                raise
+            counts.mended["record without a usable answer, left out"] += 1
+        else:
+            kept.append(record)
+    return kept
 
 
 def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
@@ -96,6 +113,7 @@ def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
     if recipe.freeze > model.config.num_hidden_layers:
         most = model.config.num_hidden_layers
         raise InputError(f"freeze: {recipe.freeze} given, at most the model's {most} layers allowed")
+    task.head(model.config)
 
 
 @dataclass(frozen=True)
@@ -125,10 +143,11 @@ def overlaps(task: Task, train: Sequence[Record], dev: Sequence[Record]) -> list
     twice = [same for same in owners.values() if len(same) > 1]
     disputed = [same for same in twice if len({task.gold(one) for one in same}) > 1]
     seen = [record for record in dev if task.key(record) in owners]
-    ids = Counter(record.id for record in train if record.id)
     said = []
-    if ids and (repeated := ids.total() - len(ids)):
-        said.append(f"{repeated:,} training records have the id of another one, as {ids.most_common(1)[0][0]!r}")
+    for name, side in (("training", train), ("dev", dev)):
+        ids = Counter(record.id for record in side if record.id)
+        if repeated := ids.total() - len(ids):
+            said.append(f"{repeated:,} {name} records have the id of another one, as {ids.most_common(1)[0][0]!r}")
     if twice:
         more = sum(len(same) - 1 for same in twice)
         said.append(f"{more:,} training records repeat others, as {twice[0][1].place} does {twice[0][0].place}")

@@ -106,8 +106,8 @@ KEYS = [name_of(one) for one in fields(Tuning) if one.name != "task"]
 
 def tuning(task: str, given: Mapping[str, Any]) -> Tuning:
     """A recipe of keys, those of the task and the others; raises naming a key whose value cannot be."""
-    if task not in TASKS:
-        raise InputError(f"task: {nearest(task, TASKS)}")
+    if not isinstance(task, str) or task not in TASKS:
+        raise InputError(f"task: {nearest(str(task), TASKS)}")
     kind = TASKS[task]
     known = {one.name: one for one in fields(kind) if "help" in one.metadata}
     own = {name: value for name, value in given.items() if name in known}

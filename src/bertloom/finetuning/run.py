@@ -147,6 +147,10 @@ class Finetuning(Run[Scores]):
         """Loss and metrics on dev."""
         predictions, _, loss, task = self.answers()
         scores = task.score(predictions, self.data.dev)
+        if self.metric not in scores:
+            raise InputError(
+                f"metric: {self.metric!r} given, dev has nothing of it; one of {', '.join(scores)} allowed"
+            )
         return {task.name: Scores(loss, scores)}
 
     def told(self, measure: Scores) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bertloom.finetuning.data import Data, read
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import FILE, draw_confusion, over_fitting, over_seeds
 from bertloom.finetuning.run import Finetuning, Scores
-from bertloom.tasks.metrics import best_temperature, calibration, require_libraries
+from bertloom.tasks.metrics import LIMITS, best_temperature, calibration, require_libraries
 from bertloom.tasks.predict import grouped
 from bertloom.train import checkpoint
 from bertloom.train.loop import Step
@@ -120,6 +120,8 @@ def _alive(work: _Work, seed: int) -> dict[str, Any] | None:
             f"seed {seed} learned nothing either: it answers {found['dead']} to everything; a lower --learning-rate, "
             "more --epochs or more data may help"
         )
+    if found is not None and found["over_fitting"]:
+        work.say(f"seed {seed}: {found['over_fitting']}")
     return None if found is None else {**found, "dead_before": dead}
 
 
@@ -143,8 +145,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
     assert best is not None, "the last step is measured"
     model = load(folder / "model")
     predictions = _predictions(model, work.data)[0]
-    if remark := over_fitting(rows, run.task.name, run.epoch):
-        work.say(remark)
+    remark = over_fitting(rows, run.task.name, run.epoch)
     trained = [row for row in rows if "tokens" in row]
     found = {
         "seed": seed,
@@ -157,6 +158,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
         "tokens": sum(row["tokens"] for row in trained),
         "samples_per_second": round(_samples(run, done) / max(1e-9, sum(row["seconds"] for row in trained)), 2),
         "dead": work.data.task.dead(predictions, work.data.dev),
+        "over_fitting": remark,
     }
     write_json(folder / FILE, found)
     return found
@@ -190,6 +192,8 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     fitted: dict[str, float] = {}
     if recipe.calibrate:
         task, fitted = _calibrated(task, data, logits)
+        if not LIMITS[0] * 1.01 < fitted["temperature"] < LIMITS[1] * 0.99:
+            work.say("the temperature is at the end of its range: dev says too little of how sure the model may be")
     model.task = task
     groups = zip(data.dev, data.dev_features, logits)
     predictions = [task.decode(*one) for one in groups]

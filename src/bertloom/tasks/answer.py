@@ -14,7 +14,7 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.files import read_json
 from bertloom.tasks import metrics
-from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, learned, option, softmax
+from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, learned, option, softmax
 from bertloom.text.records import Place, Row, text_of
 from bertloom.text.sequence import sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
@@ -89,7 +89,7 @@ class Answer(Task):
                 raise place.error(f"answer {text[:60]!r} does not stand at {start}, {there[:60]!r} does")
         return Question(
             place=place,
-            id=str(row.get("id", "")),
+            id=identity_of(row),
             question=text_of(row, "question", place),
             context=context,
             answers=answers,
@@ -208,7 +208,11 @@ class Answer(Task):
         for feature, window in zip(features, logits):
             first, places = feature.where
             found += _candidates(window[first : first + len(places)], places, self.longest)
-        found = sorted(set(found), key=lambda one: (-one[0], one[1], one[2]))[:BEST]
+        # A span in two windows is one candidate.
+        best: dict[tuple[int, int], float] = {}
+        for score, start, end in found:
+            best[start, end] = max(score, best.get((start, end), score))
+        found = sorted(((score, *span) for span, score in best.items()), key=lambda one: (-one[0], *one[1:]))[:BEST]
         scores = [score for score, _, _ in found] + ([null] if self.nothing or not found else [])
         shares = softmax(np.array(scores))
         score, start, end = found[0] if found else (null, 0, 0)
@@ -254,21 +258,23 @@ class Answer(Task):
 
     def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
         """Nothing to every question, where some have an answer."""
-        if len({one["answer"] for one in predictions}) > 1 or len(predictions) < 2:
+        wanted = {cast(Question, record).answers for record in records}
+        if len({one["answer"] for one in predictions}) > 1 or len(wanted) < 2:
             return None
         return repr(predictions[0]["answer"] or "nothing")
 
 
 def _squad(source: str) -> Iterator[tuple[Place, Row]]:
     """SQuAD's JSON: articles of paragraphs of questions."""
-    given = read_json_file(source)
+    given, number = read_json_file(source), 0
     try:
         for article in given["data"]:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     row = {**asked, "context": paragraph["context"]}
-                    yield Place(f"{source}: question {asked['id']}"), row
-    except (KeyError, TypeError) as error:
+                    number += 1
+                    yield Place(f"{source}: question {asked.get('id', number)}"), row
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"is no SQuAD JSON: {type(error).__name__} {error}", source) from None
 
 
@@ -289,7 +295,10 @@ def read_json_file(source: str) -> Any:
 
 def _answers(row: Row, place: Place) -> tuple[tuple[str, int], ...] | None:
     """Spellings and starts, of SQuAD's list or the Hub's two lists; None where a row has no word on them."""
-    if row.get("is_impossible"):
+    impossible = row.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise place.error(f"is_impossible: {impossible!r} given, true or false allowed")
+    if impossible:
         return ()
     given = row.get("answers")
     if given is None:

@@ -14,7 +14,7 @@ import numpy as np
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.files import read_text
-from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, option, softmax
+from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, option, softmax
 from bertloom.text.records import Place, Row, require_file, rows, text_of
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from bertloom.model.packed import Batch
 
-LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ENDING = re.compile(r"(?:ending|choice|option|answer)_?(\d+)")
-CONTEXTS = ("context", "passage", "article", "story", "sent1", "startphrase", "premise", "text")
+CONTEXTS = ("context", "ctx", "passage", "article", "story", "sent1", "startphrase", "premise", "text")
 QUESTIONS = ("question", "sent2")
 LABELS = ("label", "answer", "gold")
 # An MCTest line: id, properties, story, then four times a question and four statements.
@@ -53,7 +53,6 @@ class Choose(Task):
     form: ClassVar[str] = '{"context": …, "question": …, "choices": […], "label": 0}'
 
     questions: bool = option(False, "Whether MCTest's questions stand before its choices; statements hold them.")
-    answers: str = option("", "MCTest's file of answers; NAME.ans beside NAME.tsv unless given.")
 
     # Reading
 
@@ -68,7 +67,8 @@ class Choose(Task):
     def _mctest(self, source: str, counts: ReadCounts) -> Iterator[tuple[Place, Row]]:
         names = [str(number) for number in range(MCTEST_COLUMNS)]
         right = self._answers(source)
-        for number, (place, row) in enumerate(rows(source, names, self.reading, counts)):
+        for place, row in rows(source, names, self.reading, counts):
+            number = (place.line or 1) - 1
             cells = list(row.values())
             for asked in range(4):
                 question, *choices = cells[3 + 5 * asked : 8 + 5 * asked]
@@ -87,8 +87,8 @@ class Choose(Task):
                 yield place, made
 
     def _answers(self, source: str) -> list[list[str]] | None:
-        beside = Path(self.answers) if self.answers else Path(source).with_suffix(".ans")
-        if not self.answers and not beside.is_file():
+        beside = Path(source).with_suffix(".ans")
+        if not beside.is_file():
             return None
         return [line.split() for line in read_text(beside).splitlines() if line.strip()]
 
@@ -96,7 +96,7 @@ class Choose(Task):
         """A row: a context, perhaps a question, and choices as a list or as ending0, ending1, …"""
         context = next((name for name in CONTEXTS if name in row), "context")
         asked = next((name for name in QUESTIONS if isinstance(row.get(name), str)), None)
-        choices = row.get("choices", row.get("endings"))
+        choices = next((row[name] for name in ("choices", "endings", "options") if name in row), None)
         if choices is None:
             endings = sorted((int(match[1]), name) for name in row if (match := ENDING.fullmatch(name)))
             choices = [row[name] for _, name in endings]
@@ -109,7 +109,7 @@ class Choose(Task):
         before = f"{row[asked]} " if asked else ""
         return Choice(
             place=place,
-            id=str(row.get("id", "")),
+            id=identity_of(row),
             context=text_of(row, context, place),
             choices=tuple(f"{before}{one}" for one in choices),
             right=_right(row, choices, place),
@@ -144,7 +144,7 @@ class Choose(Task):
         made = [cast(Choice, record) for record in records]
         sizes = Counter(len(one.choices) for one in made)
         places = Counter(cast(int, one.right) for one in made)
-        named = ", ".join(f"{LETTERS[number]} {places[number]:,}" for number in sorted(places)[: len(LETTERS)])
+        named = ", ".join(f"{LETTERS[number % 26]} {places[number]:,}" for number in sorted(places)[:26])
         return [f"{' or '.join(map(str, sorted(sizes)))} choices each; right: {named}"]
 
     # Computing
@@ -224,7 +224,8 @@ class Choose(Task):
     def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
         """One number always."""
         numbers = {one["choice"] for one in predictions}
-        return f"choice {numbers.pop()}" if len(numbers) == 1 and len(predictions) > 4 else None
+        wanted = {cast(Choice, record).right for record in records}
+        return f"choice {numbers.pop()}" if len(numbers) == 1 and len(wanted) > 1 and len(predictions) > 4 else None
 
     def labels_in_config(self) -> dict[str, Any]:
         """`transformers` wants none."""
@@ -242,12 +243,18 @@ def _right(row: Row, choices: Sequence[str], place: Place) -> int | None:
     if name is None:
         return None
     value = row[name]
+    if value in (-1, "-1"):
+        return None  # the Hub's way to leave one out
+    number = -1
+    if isinstance(value, int | float | str) and re.fullmatch(r"\d+(\.0)?", str(value)):
+        number = int(float(value))
     if isinstance(value, str) and value in choices:
+        if 0 <= number < len(choices) and choices.index(value) != number:
+            raise place.error(f"{name} {value!r} is a number and a choice too, one of both allowed; give a letter")
         return choices.index(value)
     if isinstance(value, str) and len(value) == 1 and value.upper() in LETTERS[: len(choices)]:
         return LETTERS.index(value.upper())
-    number = int(value) if isinstance(value, int | str) and re.fullmatch(r"\d+", str(value)) else -1
     if not 0 <= number < len(choices):
-        allowed = f"0 to {len(choices) - 1}, A to {LETTERS[len(choices) - 1]} or a choice's text allowed"
-        raise place.error(f"{name} {value!r} given, {allowed}")
+        last = LETTERS[min(len(choices), len(LETTERS)) - 1]
+        raise place.error(f"{name} {value!r} given, 0 to {len(choices) - 1}, A to {last} or a choice's text allowed")
     return number

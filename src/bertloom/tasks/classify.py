@@ -22,6 +22,7 @@ from bertloom.tasks.task import (
     Record,
     Task,
     column,
+    identity_of,
     in_order,
     label_names,
     learned,
@@ -48,8 +49,10 @@ LONG = ("truncate", "head-tail", "windows")
 # Columns known by name, in the order in which they are looked for.
 TEXTS = ("text", "sentence", "sentence1", "question1", "premise", "text1", "#1 string", "document", "review", "content",
          "comment", "question")  # fmt: skip
-PAIRS = {"sentence1": "sentence2", "question1": "question2", "premise": "hypothesis", "text1": "text2",
-         "#1 string": "#2 String", "question": "sentence"}  # fmt: skip
+# First and second texts; looked for before single ones.
+PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"), ("text1", "text2"),
+         ("sentence_a", "sentence_b"), ("text_a", "text_b"), ("#1 string", "#2 string"), ("text", "text_pair"),
+         ("question", "sentence"), ("question", "text"), ("query", "passage"))  # fmt: skip
 LABELS = ("label", "labels", "class", "category", "score", "similarity", "gold_label", "quality", "is_duplicate",
           "target", "sentiment")  # fmt: skip
 # Beyond this many times the rarest label, the most frequent one is worth a remark.
@@ -114,10 +117,11 @@ class Classify(Task):
 
     def shown(self, row: Row, place: Place) -> Self:
         """Columns by their names."""
-        text = column(row, self.text, TEXTS, "text", place, "--text")
         names = {name.casefold(): name for name in row}
-        second = names.get(PAIRS.get(text.casefold(), "").casefold(), "")
-        pair = self.pair or second
+        both = next((two for two in PAIRS if names.keys() >= set(two)), None)
+        text = self.text or (names[both[0]] if both and not self.pair else "")
+        text = column(row, text, TEXTS, "text", place, "--text")
+        pair = self.pair or next((names[two] for one, two in PAIRS if one == text.casefold() and two in names), "")
         if pair not in ("none", "") and pair not in row:
             column(row, pair, (), "second text", place, "--pair")
         label = self.label
@@ -129,7 +133,7 @@ class Classify(Task):
         """A row's texts and labels; those of several labels are a list or separated."""
         return Text(
             place=place,
-            id=str(row.get("id", "")),
+            id=identity_of(row),
             text=text_of(row, self.text or "text", place),
             pair=text_of(row, self.pair, place) if self.pair not in ("", "none") else None,
             labels=self._labels(row, place),
@@ -167,8 +171,10 @@ class Classify(Task):
             if any(len(one) != 1 for one in given):
                 problem = MULTI
             else:
-                numbers = all(_number(one) is not None for one in single)
-                problem = REGRESSION if numbers and any("." in one for one in single) else SINGLE
+                # One slip among many scores is one, and named as such.
+                numbers = sum(_number(one) is not None for one in single) > 0.8 * len(single)
+                decimal = numbers and any(_number(one) is not None and "." in one for one in single)
+                problem = REGRESSION if decimal else SINGLE
         made = replace(self, problem=problem)
         if problem == REGRESSION:
             for row in rows:
@@ -183,13 +189,16 @@ class Classify(Task):
                 )
         counts = Counter(label for one in given for label in one)
         labels = in_order(counts)
-        if len(labels) < (2 if problem == SINGLE else 1):
+        if len(labels) < 2:
             raise rows[0].place.error(f"every label is {list(labels)!r}, two different ones needed")
         weights: tuple[float, ...] = ()
         if self.class_weights:
             # Their mean over the training records is 1, so that the rate means the same.
             inverse = np.array([1 / counts[label] for label in labels])
             weights = tuple((inverse * counts.total() / len(labels)).tolist())
+            if problem == MULTI:
+                # How much rarer a label is than its absence.
+                weights = tuple(len(rows) / counts[label] - 1 for label in labels)
         return replace(made, labels=labels, weights=weights)
 
     def _unlabelled(self, row: Text) -> InputError:
@@ -226,14 +235,19 @@ class Classify(Task):
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """Counts by label, imbalance, labels with one example."""
         rows = cast(Sequence[Text], records)
+        pair = f", second text {self.pair!r}" if self.pair not in ("", "none") else ""
+        told = f"text {self.text!r}{pair}, label {self.label!r}: {PROBLEMS[self.problem].replace('_', ' ')}"
         if self.problem == REGRESSION:
             scores = [float((row.labels or ("0",))[0]) for row in rows]
             spread = f"{min(scores):g} to {max(scores):g}, mean {np.mean(scores):.2f}, deviation {np.std(scores):.2f}"
-            return [f"scores from {spread}"]
+            return [told, f"scores from {spread}"]
         counts = Counter(label for row in rows for label in row.labels or ())
+        if self.problem == SINGLE and len(self.labels) == 2:
+            told += f"; f1 is that of {self.labels[1]!r}"
         said = [
+            told,
             ", ".join(f"{label} {count:,}" for label, count in counts.most_common(12))
-            + (" …" if len(counts) > 12 else "")
+            + (" …" if len(counts) > 12 else ""),
         ]
         (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
         if many > IMBALANCE * few and not self.class_weights:
@@ -305,10 +319,12 @@ class Classify(Task):
 
     def _target(self, row: Text) -> Array:
         if self.problem == REGRESSION:
-            return np.array([float(row.labels[0]) if row.labels else 0.0], np.float32)
+            return np.array([(_number(row.labels[0]) if row.labels else None) or 0.0], np.float32)
         if self.problem == MULTI:
             return np.array([[label in (row.labels or ()) for label in self.labels]], np.float32)
-        return np.array([self.labels.index(row.labels[0]) if row.labels else 0])
+        # A record that is only asked about may have any label.
+        known = row.labels and row.labels[0] in self.labels
+        return np.array([self.labels.index(row.labels[0]) if row.labels and known else 0])
 
     def head(self, config: EncoderConfig) -> nn.Module:
         """On the pooled token, or on frozen features."""
@@ -332,7 +348,7 @@ class Classify(Task):
             return F.mse_loss(logits[:, 0].float(), labels, reduction="sum")
         weights = torch.tensor(self.weights, device=logits.device) if self.weights else None
         if self.problem == MULTI:
-            return F.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights, reduction="sum")
+            return F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weights, reduction="sum")
         return F.cross_entropy(logits.float(), labels, weight=weights, reduction="sum")
 
     def count(self, batch: Batch) -> int:

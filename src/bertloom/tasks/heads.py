@@ -55,13 +55,13 @@ class FeatureHead(nn.Module):
 
     def __init__(self, config: EncoderConfig, outputs: int, features: str, body: str, pooled: bool):
         super().__init__()
-        for name, value, known in (("features", features, FEATURES), ("body", body, BODIES)):
+        for name, value, known in (("features-from", features, FEATURES), ("body", body, BODIES)):
             if value not in known:
                 raise InputError(f"{name}: {nearest(value, known)}")
         chosen = range(config.num_hidden_layers + 1)[FEATURES[features]]
         if features != "last" and len(chosen) < min(4, len(range(9)[FEATURES[features]])):
             raise InputError(
-                f"features: {features} given, a model of more than {config.num_hidden_layers} layers needed"
+                f"features-from: {features} given, a model of more than {config.num_hidden_layers} layers needed"
             )
         self.features, self.pooled = features, pooled
         width = config.hidden_size * (len(chosen) if features == "concat" else 1)

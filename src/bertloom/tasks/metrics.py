@@ -67,6 +67,10 @@ def correlation(gold: Sequence[float], given: Sequence[float]) -> dict[str, floa
     }
 
 
+# What seqeval's report holds beside the types.
+AVERAGES = ("micro avg", "macro avg", "weighted avg", "samples avg")
+
+
 def entities(gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> dict[str, float]:
     """Entity F1 of IOB2 tags by seqeval: strict, conlleval-like, macro over types (strict), and of each type."""
     metrics, scheme = extra("seqeval.metrics", "finetune"), extra("seqeval.scheme", "finetune").IOB2
@@ -82,10 +86,10 @@ def entities(gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> d
         "f1_conlleval": metrics.f1_score(gold, given, zero_division=0.0),
         "f1_macro": metrics.f1_score(gold, given, average="macro", **strict),
     }
-    types = sorted(name for name in report if not name.endswith(" avg"))
+    types = sorted(name for name in report if name not in AVERAGES)
     return {
         **{name: float(value) for name, value in scores.items()},
-        **{f"f1_{name}": float(report[name]["f1-score"]) for name in types},
+        **{f"f1/{name}": float(report[name]["f1-score"]) for name in types},
     }
 
 
@@ -218,8 +222,12 @@ def calibration(logits: Sequence[Array], gold: Sequence[int], temperature: float
     return float(sum(gaps) / max(1, len(sure)))
 
 
+# Smallest and largest temperature.
+LIMITS = (0.05, 20.0)
+
+
 def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
-    """The temperature under which the gold choices are likeliest (Guo et al. 2017), between 0.05 and 20."""
+    """The temperature under which the gold choices are likeliest (Guo et al. 2017), within `LIMITS`."""
 
     def loss(log: float) -> float:
         total = 0.0
@@ -228,5 +236,5 @@ def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
             total += np.logaddexp.reduce(scaled) - scaled[wanted]
         return total
 
-    bounds = (np.log(0.05), np.log(20.0))
+    bounds = tuple(np.log(LIMITS))
     return float(np.exp(extra("scipy.optimize", "finetune").minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -31,22 +31,34 @@ def split(tag: str) -> tuple[str, str]:
     return kind, label
 
 
+def is_tag(tag: str) -> bool:
+    """Whether a tag can be split."""
+    try:
+        split(tag)
+    except ValueError:
+        return False
+    return True
+
+
 def told(sentences: Sequence[Sequence[str]]) -> str:
     """The scheme of tagged sentences: plain labels, or the one of `SCHEMES` they are written in."""
     kinds: set[str] = set()
-    begun = inside = 0
+    begun = inside = other = 0
     for tags in sentences:
         before = (OUTSIDE, "")
         for tag in tags:
             try:
                 now = split(tag)
             except ValueError:
-                return PLAIN
+                other += 1
+                continue
             kinds.add(now[0])
             if now[0] != OUTSIDE and (before[0] == OUTSIDE or before[1] != now[1]):
                 begun += now[0] in "BS"
                 inside += now[0] == "I"
             before = now
+    if other > begun + inside:
+        return PLAIN
     if kinds <= {OUTSIDE}:
         return "iob2"
     if kinds & {"E", "S"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from bertloom.tasks.task import (
     Prediction,
     Record,
     Task,
+    identity_of,
     label_names,
     learned,
     option,
@@ -55,6 +57,8 @@ class Tagged(Record):
     units: tuple[Unit, ...]
     words: bool
     tags: tuple[str, ...] | None = None
+    # Whether the units are the user's own, whose tags are told beside the entities.
+    given: bool = True
     # The line of each unit where units have lines.
     lines: tuple[int, ...] = ()
 
@@ -79,6 +83,8 @@ class Tag(Task):
     )
     body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
     labels: tuple[str, ...] = learned(())
+    # Whether training texts were given in words, as other texts then are cut.
+    by_words: bool = learned(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,10 +100,10 @@ class Tag(Task):
     # Reading
 
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
-        """CoNLL and CoNLL-U by lines, tables and JSON by rows, plain text by lines."""
+        """CoNLL and CoNLL-U by lines; JSON, Parquet and data sets of the Hub by rows."""
         require_file(source)
         suffix = plain_suffix(source)
-        if source.startswith("hf:") or suffix in (".jsonl", ".ndjson", ".parquet"):
+        if source.startswith("hf:") or suffix in (".json", ".jsonl", ".ndjson", ".parquet"):
             yield from self.made(rows(source, (), self.reading, counts), counts)
             return
         with blaming(source, "cannot be read"):
@@ -143,6 +149,8 @@ class Tag(Task):
             word = cells[self._column(self.text, cells, universal, "form", 0, place)]
             if word == "":
                 raise place.error("an empty word given, at least a character allowed")
+            if len(cells) > 1 and cells[-1] == "":
+                raise place.error("an empty last column given, a tag allowed")
             words.append(word)
             if len(cells) > 1:
                 tags.append(cells[self._column(self.label, cells, universal, "upos", -1, place)])
@@ -177,7 +185,7 @@ class Tag(Task):
         words = next(
             (name for name in ((self.text,) if self.text in row else WORDS) if isinstance(row.get(name), list)), None
         )
-        identity = str(row.get("id", ""))
+        identity = identity_of(row)
         if words:
             given = row[words]
             if not given or not all(isinstance(word, str) and word for word in given):
@@ -190,8 +198,10 @@ class Tag(Task):
             tagged = None if tags is None else tuple(map(str, tags))
             return Tagged(place=place, id=identity, text=text, units=units, words=True, tags=tagged)
         text = text_of(row, self.text or "text", place)
-        units = tuple((number, number + 1) for number in range(len(text)))
         label = next((name for name in ((self.label,) if self.label in row else SPANS) if name in row), None)
+        if label is None and self.by_words:
+            return Tagged(place=place, id=identity, text=text, units=_words(text), words=True, given=False)
+        units = tuple((number, number + 1) for number in range(len(text)))
         tags = None if label is None else _tags_of_spans(row[label], text, label, place)
         return Tagged(place=place, id=identity, text=text, units=units, words=False, tags=tags)
 
@@ -212,9 +222,12 @@ class Tag(Task):
                     f"no tags, one for each word needed: CoNLL's last column, or JSON like {self.form}"
                 )
         scheme = self.scheme if self.scheme != "auto" else schemes.told([one.tags or () for one in tagged])
-        made = replace(self, scheme=scheme)
+        made = replace(self, scheme=scheme, by_words=tagged[0].words)
         if scheme == schemes.PLAIN:
-            return replace(made, labels=tuple(sorted({tag for one in tagged for tag in one.tags or ()})))
+            labels = tuple(sorted({tag for one in tagged for tag in one.tags or ()}))
+            if len(labels) < 2:
+                raise tagged[0].place.error(f"every tag is {labels[0]!r}, two different ones needed")
+            return replace(made, labels=labels)
         types = sorted({span.label for one in tagged for span in made.spans(one)})
         if not types:
             raise tagged[0].place.error("no entity in any sentence, tags other than O needed")
@@ -233,7 +246,9 @@ class Tag(Task):
         except InputError:
             raise
         except ValueError as error:
-            raise record.place.error(str(error)) from None
+            unit = next(number for number, tag in enumerate(record.tags or ()) if not schemes.is_tag(tag))
+            line = record.lines[unit] if record.lines else record.place.line
+            raise InputError(f"{error}; --scheme plain takes any", record.place.source, line) from None
 
     def require(self, record: Record) -> None:
         """Tags of the training file."""
@@ -279,6 +294,13 @@ class Tag(Task):
             return list(record.tags or ())
         return schemes.iob2(len(record.units), self.spans(record))
 
+    def _tags_known(self, record: Tagged) -> list[str] | None:
+        """The same, None where a record that is only asked about has none, or others than those learned."""
+        try:
+            return None if record.tags is None else self._gold_tags(record)
+        except InputError:
+            return None
+
     # Computing
 
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
@@ -290,7 +312,7 @@ class Tag(Task):
         made = []
         for record, (ids, places) in zip(tagged, tokenizer.pieces([one.text for one in tagged])):
             labelled, units = _labelled(record, places)  # (m,), (m, 2)
-            tags = self._gold_tags(record) if record.tags is not None else None
+            tags = self._tags_known(record)
             gold = np.array([0 if tags is None else numbers.get(tags[unit], 0) for unit, _ in units], np.int64)
             features = []
             for start, stop, low, high in _windows(len(ids), most, stride):
@@ -348,7 +370,7 @@ class Tag(Task):
                 {"start": first, "end": last, "label": label, "text": one.text[first:last], "probability": share}
             )
         made: Prediction = {"text": one.text, "entities": entities}
-        if one.words:
+        if one.words and one.given:
             made["tags"] = schemes.iob2(len(one.units), spans)
         return made
 
@@ -369,7 +391,7 @@ class Tag(Task):
         """Entity F1, strict, or accuracy of plain labels."""
         if self.scheme == schemes.PLAIN:
             return ("accuracy", "f1_macro_tags")
-        types = (f"f1_{label[2:]}" for label in self.labels if label.startswith("B-"))
+        types = (f"f1/{label[2:]}" for label in self.labels if label.startswith("B-"))
         return ("f1", "f1_conlleval", "f1_macro", "precision", "recall", *types)
 
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
@@ -394,8 +416,10 @@ class Tag(Task):
         """No entity anywhere, or one label alone."""
         if self.scheme == schemes.PLAIN:
             answers = {tag for one in predictions for tag in one["tags"]}
-            return repr(answers.pop()) if len(answers) == 1 else None
-        return None if any(one["entities"] for one in predictions) else "no entity"
+            gold = {tag for record in records for tag in cast(Tagged, record).tags or ()}
+            return repr(answers.pop()) if len(answers) == 1 and len(gold) > 1 else None
+        wanted = any(tag != schemes.OUTSIDE for record in records for tag in self._gold_tags(cast(Tagged, record)))
+        return "no entity" if wanted and not any(one["entities"] for one in predictions) else None
 
     def labels_in_config(self) -> dict[str, Any]:
         """Names of the tags."""
@@ -410,10 +434,15 @@ def _groups(numbered: Iterator[tuple[int, str]], universal: bool) -> Iterator[Li
             if held:
                 yield held
             held = []
-        elif held or not (line.startswith("#") if universal else line.startswith("##") and "\t" in line):
+        elif held or not (line.startswith("#") if universal else line.startswith("## ") and "\t" in line):
             held.append((number, line))
     if held:
         yield held
+
+
+def _words(text: str) -> tuple[Unit, ...]:
+    """Runs of letters and digits, and single other signs, as most tagged corpora cut words."""
+    return tuple(match.span() for match in re.finditer(r"\w+|[^\w\s]", text))
 
 
 def _joined(words: Sequence[str], between: str) -> tuple[str, tuple[Unit, ...]]:
@@ -437,7 +466,13 @@ def _tags_of_spans(given: Any, text: str, name: str, place: Place) -> tuple[str,
             raise place.error(f"span {json.dumps(one, ensure_ascii=False)[:80]} given, start, end and label allowed")
         if not 0 <= start < end <= len(text):
             raise place.error(f"span {start} to {end} given, inside the text's {len(text)} characters allowed")
-        found.append(schemes.Span(start, end, label))
+        # A space at an end belongs to no entity, and no piece stands for it.
+        while start < end and text[start].isspace():
+            start += 1
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        if start < end:
+            found.append(schemes.Span(start, end, label))
     found.sort()
     for before, after in pairwise(found):
         if before.stop > after.start:

@@ -230,6 +230,11 @@ class Task(ABC):
         return self.length or config.max_position_embeddings
 
 
+def identity_of(row: Row) -> str:
+    """A row's id, "" where it has none."""
+    return "" if row.get("id") is None else str(row["id"])
+
+
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
     """`id2label` and `label2id`."""
     return {
@@ -272,7 +277,7 @@ def softmax(logits: Array) -> Array:
 
 def with_options(task: Task, given: dict[str, Any]) -> Task:
     """The task with some options set; one it does not have raises and names those it has."""
-    known = [one.name for one in fields(task)]
+    known = [one.name for one in fields(task) if "help" in one.metadata]
     for name in given:
         if name not in known:
             raise InputError(f"{task.name}: {nearest(name, known)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,29 +33,43 @@ def writer(path: Path | None, task: Task) -> Iterator[Write]:
         yield _table(file, TABLES[path.suffix]) if path.suffix in TABLES else _lines(file)
 
 
+def _told(record: Record, prediction: Prediction) -> dict[str, Any]:
+    """What tells the record, its id or its line, and the prediction."""
+    known = {"id": record.id} if record.id else {"line": record.place.line} if record.place.line else {}
+    return {**known, **prediction}
+
+
 def _lines(file: TextIO) -> Write:
     def write(record: Record, prediction: Prediction) -> None:
-        told = {"id": record.id} if record.id else {}
-        file.write(json.dumps({**told, **prediction}, ensure_ascii=False) + "\n")
+        file.write(json.dumps(_told(record, prediction), ensure_ascii=False) + "\n")
 
     return write
 
 
 def _table(file: TextIO, delimiter: str) -> Write:
-    """Lists and dicts are JSON inside a cell."""
+    """Lists and dicts are JSON inside a cell; a TSV knows no quotes, as ours is read."""
     table: Any = None
 
     def write(record: Record, prediction: Prediction) -> None:
         nonlocal table
-        row = {"id": record.id, **prediction}
+        row = _told(record, prediction)
         if table is None:
             table = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n")
+            if delimiter == "\t":
+                table = csv.DictWriter(
+                    file, list(row), delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+                )
             table.writeheader()
-        table.writerow(
-            {
-                key: json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-                for key, value in row.items()
-            }
-        )
+        if row.keys() != set(table.fieldnames):
+            raise record.place.error(
+                f"columns {', '.join(row)} in a table of {', '.join(table.fieldnames)}; .jsonl takes any"
+            )
+        table.writerow({key: _cell(value, delimiter) for key, value in row.items()})
 
     return write
+
+
+def _cell(value: Any, delimiter: str) -> Any:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[\t\r\n]+", " ", value) if isinstance(value, str) and delimiter == "\t" else value

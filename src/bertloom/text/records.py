@@ -54,6 +54,8 @@ def rows(
             try:
                 try:
                     row = read()
+                except InputError:
+                    raise
                 except ValueError as error:
                     said = error.msg if isinstance(error, json.JSONDecodeError) else error
                     raise place.error(f"is not JSON: {said}") from None
@@ -87,6 +89,8 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
         return _json_lines(source, options, counts)
     if suffix == ".parquet":
         return _parquet(source)
+    if suffix == ".json":
+        return _json_array(source)
     if suffix not in TABLES:
         # Standard input and files of other names: no table begins with a brace.
         with nullcontext(open_bytes(source)) if source == "-" else open_bytes(source) as stream:
@@ -100,6 +104,19 @@ def _json_lines(source: str, options: ReadOptions, counts: ReadCounts) -> Read:
         for number, line in lines(source, stream, options, counts):
             if line.strip():
                 yield number, partial(json.loads, line)
+
+
+def _json_array(source: str) -> Read:
+    with open_bytes(source) as stream:
+        given = json.load(stream)
+    if not isinstance(given, list):
+        raise InputError(f"a {type(given).__name__} given, a list of records allowed", source)
+    for number, row in enumerate(given, 1):
+        yield number, partial(_as_it_is, row)
+
+
+def _as_it_is(row: Any) -> Any:
+    return row
 
 
 def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
@@ -143,6 +160,8 @@ def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Iterat
 def _row(place: Place, names: Sequence[str], cells: Sequence[str]) -> Row:
     if len(cells) != len(names):
         raise place.error(f"{len(cells)} columns given, {len(names)} allowed: {', '.join(map(repr, names))[:120]}")
+    if list(cells) == list(names):
+        raise place.error("the columns' own names stand here: a header is there, so --columns is not needed")
     # What stands between a last comma and the line's end is no column.
     return {name: cell for name, cell in zip(names, cells) if name}
 
