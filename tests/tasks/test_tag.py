@@ -204,7 +204,7 @@ def test_one_odd_tag_among_many_is_named(tmp_path: Path) -> None:
     task, records = read(tmp_path / "a.conll", "a B-PER\nb O\n\nc B_PER\nd B-LOC\n")
     with pytest.raises(InputError, match=r"a.conll:4: tag 'B_PER' given, O or one of B- I- E- S-.*--scheme plain"):
         task.learn(records)
-    with pytest.raises(InputError, match=r"a.conll:1: an empty last column"):
+    with pytest.raises(InputError, match=r"b.conll:1: an empty last column"):
         read(tmp_path / "b.conll", "a\tB-PER\t\n")
     with pytest.raises(InputError, match=r"every tag is 'X', two different"):
         Tag().learn(read(tmp_path / "c.conll", "a X\n")[1])
