@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
 import statistics
 import time
 from collections import Counter
@@ -36,6 +34,8 @@ from bertloom.tasks.predict import grouped
 from bertloom.tasks.task import TARGET
 
 SEEDS = 3
+# Letters of the right answers, which the stories come without (Richardson et al. 2013, mc500).
+MCTEST = Path(__file__).parent / "mctest"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ CASES: dict[str, Case] = {
     "wnut17": Case(*WNUT, {}, True),
     "squad1": Case("answer", "answer/squad1/train.json", "answer/squad1/dev.json", 2.0, "f1"),
     "squad2": Case("answer", "answer/squad2/train.json", "answer/squad2/dev.json", 2.0, "f1"),
-    "next-sentence": Case("choose", "stories-train.jsonl", "stories-dev.jsonl", 3.0, "accuracy"),
+    "mctest": Case("choose", "mctest-train.tsv", "mctest-dev.tsv", 5.0, "accuracy"),
     "nsmc": Case("classify", "nsmc-train.tsv", "classify/nsmc_ko/dev.tsv", 3.0, "accuracy"),
     "klue-ner": Case("tag", "tag/klue_ner_ko/train.tsv", "tag/klue_ner_ko/dev.tsv", 5.0, "f1"),
     **{
@@ -78,35 +78,18 @@ def made(output: Path) -> None:
     where = data("classify", "sst2", "train.tsv")
     files = {"sst2-sentences.tsv": lambda: sentences(where)}
     reviews = data("classify", "nsmc_ko", "train.tsv")
-    files["nsmc-train.tsv"] = lambda: reviews.read_text(encoding="utf-8").split("\n")[:10_001]
+    files["nsmc-train.tsv"] = lambda: lines_of(reviews)[:10_001]
     for side in ("train", "dev"):
-        file = data("choose", "mctest", f"{side}.tsv")
-        files[f"stories-{side}.jsonl"] = lambda file=file: [json.dumps(one) for one in following(file)]
+        stories, answers = data("choose", "mctest", f"{side}.tsv"), MCTEST / f"{side}.ans"
+        files[f"mctest-{side}.ans"] = lambda file=answers: lines_of(file)
+        files[f"mctest-{side}.tsv"] = lambda file=stories: lines_of(file)
     for name, lines in files.items():
         if not (output / name).is_file():
             (output / name).write_text("\n".join(lines()) + "\n", encoding="utf-8")
 
 
-def following(file: Path) -> list[dict[str, Any]]:
-    """Of each story the sentence that goes on after a beginning, among three that stand elsewhere in stories.
-
-    MCTest's own questions come without their answers here, so they cannot be learned from.
-    """
-    rng = random.Random(0)
-    stories = [
-        re.split(r"(?<=[.!?]) +", line.split("\t")[2].replace("\\newline", " ").replace("  ", " "))
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    stories = [[one.strip() for one in story if len(one.split()) > 3] for story in stories]
-    rows = []
-    for number, story in enumerate(stories):
-        for at in range(2, len(story) - 4, 3):
-            wrong = [*rng.sample(story[at + 2 :], 2), rng.choice(stories[number - 1])]
-            choices = rng.sample([story[at], *wrong], 4)
-            rows.append(
-                {"context": " ".join(story[max(0, at - 3) : at]), "choices": choices, "label": choices.index(story[at])}
-            )
-    return rows
+def lines_of(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").rstrip("\n").split("\n")
 
 
 def recipe(name: str, output: Path, **more: Any) -> Tuning:

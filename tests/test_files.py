@@ -66,6 +66,18 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path:
     assert {file.name for file in tmp_path.iterdir()} == {"out", other.name}
 
 
+def test_a_file_half_written_by_a_killed_writer_goes_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".a.txt.1.part"
+    left.write_text("half")
+    with whole_file(tmp_path / "a.txt") as mine:
+        mine.rename(left)
+        with whole_file(tmp_path / "a.txt") as other:
+            assert left.exists(), "its writer is alive"
+            other.write_text("new")
+        left.rename(mine)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_existing_output_is_refused_and_an_empty_folder_is_not(tmp_path: Path) -> None:
     full, empty = tmp_path / "full", tmp_path / "empty"
     full.mkdir(), empty.mkdir()

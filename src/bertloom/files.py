@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,23 @@ def _held(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def _beside(path: Path) -> Path:
+    """Where `path` is written before it takes its name; what a writer of it that was killed left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(FileNotFoundError), _held(left) as free:
+            if free:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place in one step if nothing goes wrong."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
+    beside.touch()
     try:
-        with _said_by_the_system(path):
+        with _held(beside), _said_by_the_system(path):
             yield beside
             flush(beside)
             os.replace(beside, path)
@@ -79,16 +89,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` to fill; it is renamed to `path`, which must not be there yet.
-
-    What a writer of `path` that was killed left beside it is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with _held(left) as free:
-            if free:
-                shutil.rmtree(left, ignore_errors=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """An empty folder beside `path` to fill; it is renamed to `path`, which must not be there yet."""
+    beside = _beside(path)
     beside.mkdir()
     try:
         with _held(beside), _said_by_the_system(path):

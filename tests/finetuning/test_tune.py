@@ -150,6 +150,27 @@ def test_other_data_under_the_same_name_is_refused(tiny_model: Path, tmp_path: P
         (tmp_path / name).write_bytes(before)
 
 
+def test_seeds_are_added_to_a_finished_run(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    given = recipe(files, tiny_model, output, epochs=8.0)
+    assert finetune(given, say=quiet)
+    first = weights(output)
+    for seeds in (2, 3):
+        report = finetune(replace(given, seeds=seeds), say=quiet)
+        assert report is not None
+        values = [run["scores"]["accuracy"] for run in report["runs"]]
+        assert [run["seed"] for run in report["runs"]] == list(range(seeds))
+        assert report["shipped"] == values.index(max(values))
+        assert report["scores"]["accuracy"] == pytest.approx(max(values))
+        assert (weights(output) == first) == (report["shipped"] == 0)
+        assert f"over seeds {', '.join(map(str, range(seeds)))} |" in (output / "model" / "README.md").read_text()
+        assert not list(output.glob("seed-*/checkpoint-*"))
+    assert finetune(given, say=quiet) == report, "fewer seeds are there already"
+    at_once = finetune(replace(given, seeds=3, output=str(tmp_path / "at-once")), say=quiet)
+    assert at_once is not None
+    assert weights(output) == weights(tmp_path / "at-once")
+
+
 def test_seeds_have_a_mean_and_the_best_is_shipped(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
     given = recipe(files, tiny_model, tmp_path / "run", seeds=3, epochs=11.0, calibrate=True, metric="f1_macro")
     report = finetune(given, say=quiet)

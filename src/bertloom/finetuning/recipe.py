@@ -40,7 +40,7 @@ class Tuning(Keys):
     patience: int = key(0, "Measures without a better one after which a run ends; 0 for never.")
     evaluate_every: int = key(0, "Steps between measures on dev; 0 for every epoch.")
     seed: int = key(0, "Seed of the head, order and dropout; the first of several.")
-    seeds: int = key(1, "Runs, each with a seed of its own; the best on dev is shipped.")
+    seeds: int = key(1, "Runs, each with a seed of its own; the best on dev is shipped.", shapes=False)
     restarts: int = key(3, "Further seeds that a run is given which learned nothing.")
     augment: str = key("", f"New examples from old ones, joined by +: {', '.join(WAYS)}.")
     augment_share: float = key(0.15, "Share of the words that are changed in one.")

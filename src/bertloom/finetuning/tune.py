@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bertloom.api import Model, load
-from bertloom.card import finetuned_card
+from bertloom.card import CARD, finetuned_card
 from bertloom.errors import InputError
-from bertloom.files import read_json, write_json
+from bertloom.files import read_json, whole_file, write_json
 from bertloom.finetuning.data import Data, read
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import FILE, draw_confusion, over_fitting, over_seeds
@@ -58,9 +58,10 @@ def finetune(
     folder = Path(recipe.output)
     claim_folder(folder, lambda file: recipe.differing(_known(file, recipe)))
     if (folder / FILE).is_file() and (folder / "model").is_dir():
-        say(f"{folder} is finished; another --output begins again")
         report: dict[str, Any] = read_json(folder / FILE)
-        return report
+        if len(report["runs"]) >= recipe.seeds:
+            say(f"{folder} is finished; another --output begins again, more --seeds go on")
+            return report
     require_libraries()
     start = load(recipe.model)
     remarks: list[str] = []
@@ -186,7 +187,8 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     metric = runs[0]["metric"]
     best = max(runs, key=lambda run: float(run["scores"][metric]))
     source = folder / f"seed-{best['seed']}"
-    model = load(source / "model")
+    # Checkpoints of seeds that were shipped before others were added are gone; the best of them stands already.
+    model = load(source / "model" if (source / "model").is_dir() else folder / "model")
     predictions, logits = _predictions(model, data)
     task = data.task.tuned(predictions, data.dev)
     fitted: dict[str, float] = {}
@@ -216,15 +218,21 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
         labels, matrix = confusion
         report["confusion"] = {"labels": labels, "matrix": matrix.tolist()}
         draw_confusion(matrix, labels, folder / "confusion.png")
-    if not (folder / "model").is_dir():
-        model.save(folder / "model", finetuned_card(model.config, report))
+    card = finetuned_card(model.config, report)
+    if (source / "model").is_dir():
+        (folder / FILE).unlink(missing_ok=True)  # without it the run is not at its end
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        model.save(folder / "model", card)
+    else:
+        with whole_file(folder / "model" / CARD) as beside:
+            beside.write_text(card, encoding="utf-8")
     shutil.copyfile(source / "curves.png", folder / "curves.png")
     write_json(folder / FILE, report)
     for old in folder.glob("seed-*"):
-        for left in checkpoint.all_in(old):
-            shutil.rmtree(left)
         if (old / "model").is_symlink():
             os.unlink(old / "model")
+        for left in checkpoint.all_in(old):
+            shutil.rmtree(left)
     return report
 
 
