@@ -210,7 +210,7 @@ def scored(model: Any, task: Task, found: Any, collate: Any) -> dict[str, float]
 
 def table(output: Path) -> None:
     """Markdown of every cell that is there."""
-    columns = "data", "score", "ours", "Trainer", "trivial", "ours, samples/s", "Trainer, samples/s"
+    columns = "data", "score", "ours", "Trainer", "trivial"
     lines = [columns, ["---"] * len(columns)]
     for name in CASES:
         cells = {who: output / f"{who}-{name}.json" for who in ("ours", "theirs", "trivial")}
@@ -219,9 +219,8 @@ def table(output: Path) -> None:
             continue
         values = mine["values"]
         spread = f"{statistics.fmean(values):.4g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
-        peer = (f"{other['value']:.4g}", f"{other['samples_per_second']:.1f}") if other else ("", "")
-        speed = f"{mine['samples_per_second']:.1f}"
-        lines.append((name, mine["metric"], spread, peer[0], trivial or "", speed, peer[1]))
+        peer = f"{other['value']:.4g}" if other else ""
+        lines.append((name, mine["metric"], spread, peer, trivial or ""))
     for line in lines:
         print(f"| {' | '.join(line)} |")
 

@@ -1,4 +1,4 @@
-"""Official figures: SQuAD 2.0's script (fuzzed cases it was run on), SQuAD 1.1's and KorQuAD's by hand, seqeval."""
+"""Official figures: SQuAD 2.0's script (fuzzed cases it was run on), 1.1's and KorQuAD's by hand, GLUE's, seqeval's."""
 
 from __future__ import annotations
 
@@ -62,6 +62,67 @@ def test_entities_strict_and_conlleval_like_are_told_apart() -> None:
     assert scores["f1_conlleval"] == 1
     assert metrics.entities(gold, gold)["f1/PER"] == 1
     assert metrics.entities([["O"]], [["B-PER"]])["f1"] == 0
+
+
+TAGS = st.lists(st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"]), min_size=1, max_size=8)
+
+
+def entity_f1(gold: list[list[str]], given: list[list[str]], lenient: bool) -> float:
+    """From sets of entities: those that begin with B, and where it is `lenient` with an I as well."""
+    sides = []
+    for sentences in (gold, given):
+        found = set()
+        for number, tags in enumerate(sentences):
+            for start, tag in enumerate(tags):
+                kind = tag[2:]
+                fresh = start == 0 or tags[start - 1][2:] != kind
+                if tag[0] == "B" or (lenient and tag[0] == "I" and fresh):
+                    stop = start + 1
+                    while stop < len(tags) and tags[stop] == f"I-{kind}":
+                        stop += 1
+                    found.add((number, start, stop, kind))
+        sides.append(found)
+    both = len(sides[0] & sides[1])
+    return 2 * both / (len(sides[0]) + len(sides[1])) if both else 0.0
+
+
+@given(st.lists(st.tuples(TAGS, st.randoms(use_true_random=False)), min_size=1, max_size=5))
+def test_entity_f1_is_that_of_the_sets(made: list[tuple[list[str], Any]]) -> None:
+    gold = [tags for tags, _ in made]
+    given = [
+        [tag if rng.random() < 0.7 else rng.choice(["O", "B-A", "I-A", "B-B"]) for tag in tags] for tags, rng in made
+    ]
+    if any(tag[0] == "B" for tags in gold for tag in tags):
+        scores = metrics.entities(gold, given)
+        assert scores["f1"] == pytest.approx(entity_f1(gold, given, lenient=False))
+        assert scores["f1_conlleval"] == pytest.approx(entity_f1(gold, given, lenient=True))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_glues_scores_of_two_labels_are_their_formulas(pairs: list[tuple[bool, bool]]) -> None:
+    """CoLA's Matthews, SST-2's and RTE's accuracy, MRPC's F1 of the paraphrases, from the four counts."""
+    names = ("0", "1")
+    scores = metrics.classification([names[gold] for gold, _ in pairs], [names[made] for _, made in pairs], names)
+    hit, missed = pairs.count((True, True)), pairs.count((True, False))
+    false, clear = pairs.count((False, True)), pairs.count((False, False))
+    assert scores["accuracy"] == pytest.approx((hit + clear) / len(pairs))
+    assert scores["f1"] == pytest.approx(2 * hit / (2 * hit + missed + false) if hit else 0)
+    below = (hit + missed) * (hit + false) * (clear + missed) * (clear + false)
+    assert scores["matthews"] == pytest.approx((hit * clear - false * missed) / below**0.5 if below else 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=2, max_size=40))
+def test_stsbs_scores_are_their_formulas(pairs: list[tuple[int, int]]) -> None:
+    gold, made = (np.array(side) / 10 for side in zip(*pairs))
+    scores = metrics.correlation(gold.tolist(), made.tolist())
+    if len(set(gold)) == 1 or len(set(made)) == 1:
+        assert scores["pearson"] == scores["spearman"] == 0
+        return
+    # Equal values share the mean of their places.
+    ranks = [np.array([(side < one).sum() + ((side == one).sum() - 1) / 2 for one in side]) for side in (gold, made)]
+    for name, (one, other) in (("pearson", (gold, made)), ("spearman", ranks)):
+        left, right = one - one.mean(), other - other.mean()
+        assert scores[name] == pytest.approx((left @ right) / ((left @ left) * (right @ right)) ** 0.5, abs=1e-6)
 
 
 def test_classification_by_hand() -> None:

@@ -31,7 +31,8 @@ def classification(gold: Sequence[str], given: Sequence[str], labels: Sequence[s
         scores["f1"] = metrics.f1_score(gold, given, pos_label=labels[1], average="binary", zero_division=0.0)
     scores["f1_macro"] = metrics.f1_score(gold, given, average="macro", **known)
     scores["f1_micro"] = metrics.f1_score(gold, given, average="micro", **known)
-    scores["matthews"] = metrics.matthews_corrcoef(gold, given)
+    # Of one label alone scikit-learn warns, and says 0.
+    scores["matthews"] = metrics.matthews_corrcoef(gold, given) if len({*gold, *given}) > 1 else 0.0
     return {name: float(value) for name, value in scores.items()}
 
 
