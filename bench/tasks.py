@@ -56,13 +56,13 @@ WNUT = ("tag", "tag/wnut17/train.conll", "tag/wnut17/dev.conll", 5.0, "f1")
 CASES: dict[str, Case] = {
     "sst2": Case("classify", "sst2-sentences.tsv", "classify/sst2/dev.tsv", 2.0, "accuracy", {}, True),
     "cola": Case("classify", "classify/cola/train.tsv", "classify/cola/dev.tsv", 3.0, "matthews", COLA, True),
-    "mrpc": Case("classify", "pairs/mrpc/train.tsv", "pairs/mrpc/dev.tsv", 5.0, "f1", {}, True),
+    "mrpc": Case("classify", "pairs/mrpc/train.tsv", "pairs/mrpc/dev.tsv", 3.0, "f1", {}, True),
     "rte": Case("classify", "pairs/rte/train.tsv", "pairs/rte/dev.tsv", 5.0, "accuracy", {}, True),
-    "stsb": Case("classify", "pairs/stsb/train.tsv", "pairs/stsb/dev.tsv", 5.0, "pearson", {}, True),
+    "stsb": Case("classify", "pairs/stsb/train.tsv", "pairs/stsb/dev.tsv", 3.0, "pearson", {}, True),
     "wnut17": Case(*WNUT, {}, True),
     "squad1": Case("answer", "answer/squad1/train.json", "answer/squad1/dev.json", 2.0, "f1"),
     "squad2": Case("answer", "answer/squad2/train.json", "answer/squad2/dev.json", 2.0, "f1"),
-    "mctest": Case("choose", "mctest-train.tsv", "mctest-dev.tsv", 5.0, "accuracy"),
+    "mctest": Case("choose", "mctest-train.tsv", "mctest-dev.tsv", 3.0, "accuracy"),
     "nsmc": Case("classify", "nsmc-train.tsv", "classify/nsmc_ko/dev.tsv", 3.0, "accuracy"),
     "klue-ner": Case("tag", "tag/klue_ner_ko/train.tsv", "tag/klue_ner_ko/dev.tsv", 5.0, "f1"),
     **{
