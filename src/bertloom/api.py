@@ -167,7 +167,8 @@ class Model:
         if isinstance(records, str | Mapping):
             raise InputError("records: one given, a list of records allowed")
         task = self.require_task()
-        given = ((Place("record", number), _row(one, number)) for number, one in enumerate(records, 1))
+        name = getattr(task, "text", "") or "text"
+        given = ((Place("record", number), _row(one, number, name)) for number, one in enumerate(records, 1))
         return [prediction for _, prediction in self.predictions(task.made(given, ReadCounts()))]
 
     def predictions(
@@ -243,11 +244,11 @@ class Model:
             (beside / CARD).write_text(card, encoding="utf-8")
 
 
-def _row(record: Any, number: int) -> dict[str, Any]:
-    """A record as a row; a text is one with nothing but it."""
+def _row(record: Any, number: int, name: str) -> dict[str, Any]:
+    """A record as a row; a text is one with nothing but it, in the column that held texts in training."""
     if not isinstance(record, str | Mapping):
         raise InputError(f"record {number}: a {type(record).__name__} given, a text or a dict allowed")
-    return {"text": record} if isinstance(record, str) else dict(record)
+    return {name: record} if isinstance(record, str) else dict(record)
 
 
 def _grown(table: torch.Tensor, size: int, first: int, pieces: Mapping[str, list[int]]) -> torch.Tensor:

@@ -54,8 +54,8 @@ def predict(
             done += 1
             if done % 100 == 0:
                 status.update(f"Predicting: {done:,} records")
-    if not done:
-        raise InputError("no records in it, at least one needed", data)
+        if not done:
+            raise InputError("no records in it, at least one needed", data)
     for what, number in counts.mended.items():
         say(f"{number:,} × {what}")
     if json:

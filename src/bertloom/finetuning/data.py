@@ -7,8 +7,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import torch
 
 from bertloom.api import LENGTH, Model
 from bertloom.errors import InputError
@@ -23,9 +25,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Data:
-    """A task that knows its labels, and both sides' records and features."""
+    """A task that knows its labels, the model it starts from, and both sides' records and features."""
 
     task: Task
+    start: Model
     train: list[Record]
     dev: list[Record]
     features: list[Feature]
@@ -39,10 +42,12 @@ class Data:
         """Steps of a run."""
         return max(1, round(recipe.epochs * self.epoch(recipe)))
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """A hash of every example, which the order of the data goes by."""
+        """A hash of every example and of the start model's weights, by which a run knows its own."""
         state = hashlib.sha256()
+        for weights in self.start.encoder.state_dict().values():
+            state.update(weights.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy())
         for one in (*self.features, *(one for made in self.dev_features for one in made)):
             state.update(one.input_ids.tobytes() + one.targets[TARGET][1].tobytes())
         state.update(repr(self.task.labels_in_config()).encode())
@@ -86,7 +91,7 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
             most = task.most(model.config)
             said = f"{cut:,} of {len(examples):,} {name} examples are longer than fits into {most} tokens and were cut"
             say(said + (": --long windows reads them whole" if hasattr(task, "long") else ""))
-    return Data(task, learned, dev, features, dev_features)
+    return Data(task, model, learned, dev, features, dev_features)
 
 
 def usable(task: Task, records: Sequence[Record], counts: ReadCounts) -> list[Record]:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bertloom.files import whole_file
+from bertloom.train.metrics import only_boxes, plain
 
 FILE = "report.json"
+# More labels than this are a picture without names and numbers.
+READABLE = 40
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -48,20 +51,22 @@ def draw_confusion(matrix: Any, labels: Sequence[str], path: Path) -> None:
     """Counts of gold labels (rows) by given ones (columns), coloured by the share of the row."""
     from matplotlib.figure import Figure
 
-    size = max(3.2, 0.55 * len(labels) + 1.6)
+    size = min(20.0, max(3.2, 0.55 * len(labels) + 1.6))
+    small = len(labels) <= READABLE
     figure = Figure(figsize=(size + 0.6, size), layout="constrained")
     axis = figure.subplots()
     shares = matrix / matrix.sum(1, keepdims=True).clip(1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(len(labels)):
+    for row in range(len(labels) if small else 0):
         for column in range(len(labels)):
             if matrix[row, column] or len(labels) < 12:
                 color = "white" if shares[row, column] > 0.6 else "black"
                 axis.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
     places = range(len(labels))
-    shown = [label if len(label) < 18 else f"{label[:16]}…" for label in labels]
-    axis.set_xticks(places, shown, rotation=90 if len(labels) > 4 else 0)
-    axis.set_yticks(places, shown)
+    shown = [plain(label) if len(label) < 18 else f"{plain(label[:16])}…" for label in labels]
+    if small:
+        axis.set_xticks(places, shown, rotation=90 if len(labels) > 4 else 0)
+        axis.set_yticks(places, shown)
     axis.set(xlabel="given", ylabel="gold", title="On dev")
-    with whole_file(path) as beside:
+    with whole_file(path) as beside, only_boxes():
         figure.savefig(beside, dpi=120, format="png")

@@ -59,6 +59,7 @@ def finetune(
     claim_folder(folder, lambda file: recipe.differing(_known(file, recipe)))
     if (folder / FILE).is_file() and (folder / "model").is_dir():
         report: dict[str, Any] = read_json(folder / FILE)
+        _require_same(recipe, report)
         if len(report["runs"]) >= recipe.seeds:
             say(f"{folder} is finished; another --output begins again, more --seeds go on")
             return report
@@ -83,6 +84,15 @@ def finetune(
                 return None
             runs.append(found)
     return _shipped(work, runs, remarks)
+
+
+def _require_same(recipe: Tuning, report: Mapping[str, Any]) -> None:
+    """Raise where a finished run had another model or other files."""
+    had = {"model": report["model"], "train": report["train"]["source"], "dev": report["dev"]["source"]}
+    for name, value in had.items():
+        if (given := getattr(recipe, name)) != value:
+            raise InputError(f"is the finished run of {name} {value!r}, {given!r} given; give another --output",
+                             recipe.output)  # fmt: skip
 
 
 def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
@@ -131,6 +141,10 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
     folder = work.folder / f"seed-{seed}"
     if (folder / FILE).is_file():
         found: dict[str, Any] = read_json(folder / FILE)
+        if found["data"] != work.data.identity:
+            raise InputError(
+                "the run was on other data or from another model than given; give another --output", folder
+            )
         return found
     run = Finetuning(work.recipe, seed, folder, work.start, work.data, work.say)
     done = run.first
@@ -145,11 +159,14 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
     best = run.best(measured)
     assert best is not None, "the last step is measured"
     model = load(folder / "model")
-    predictions = _predictions(model, work.data)[0]
+    predictions, logits = _predictions(model, work.data)
+    task = run.task.tuned(predictions, work.data.dev)
+    predictions = [task.decode(*one) for one in zip(work.data.dev, work.data.dev_features, logits)]
     remark = over_fitting(rows, run.task.name, run.epoch)
     trained = [row for row in rows if "tokens" in row]
     found = {
         "seed": seed,
+        "data": work.data.identity,
         "scores": next(row["held_out"][run.task.name] for row in measured if row["step"] == best),
         "metric": run.metric,
         "best_step": best,
@@ -217,7 +234,6 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     if confusion := task.confusion(predictions, data.dev):
         labels, matrix = confusion
         report["confusion"] = {"labels": labels, "matrix": matrix.tolist()}
-        draw_confusion(matrix, labels, folder / "confusion.png")
     card = finetuned_card(model.config, report)
     if (source / "model").is_dir():
         (folder / FILE).unlink(missing_ok=True)  # without it the run is not at its end
@@ -226,6 +242,8 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     else:
         with whole_file(folder / "model" / CARD) as beside:
             beside.write_text(card, encoding="utf-8")
+    if confusion:
+        draw_confusion(matrix, labels, folder / "confusion.png")
     shutil.copyfile(source / "curves.png", folder / "curves.png")
     write_json(folder / FILE, report)
     for old in folder.glob("seed-*"):

@@ -21,8 +21,8 @@ def dropout_stream(*words: int) -> Iterator[None]:
     """Inside, dropout masks are a function of `words` and of nothing else."""
     token = _stream.set(np.random.SFC64(np.random.SeedSequence([word & (1 << 64) - 1 for word in words])))
     try:
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed(hash(words) & (1 << 63) - 1)
+        # Whose dropout is torch's own, as an LSTM's, draws from here.
+        torch.manual_seed(hash(words) & (1 << 63) - 1)
         yield
     finally:
         _stream.reset(token)

@@ -156,7 +156,8 @@ class Answer(Task):
                 len(question) > min(LONGEST_QUESTION, most // 2),
             )
             free = most - len(question) - 3
-            step = max(1, free - min(self.stride, free - 1))
+            # What is read in short windows is not read over and over.
+            step = free - min(self.stride, free // 2)
             begins = range(0, max(1, len(ids) - free + step), step)
             gold = _gold_pieces(one, places)
             made.append([self._window(tokenizer, question, ids, places, at, free, gold, cut) for at in begins])

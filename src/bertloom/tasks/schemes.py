@@ -64,7 +64,7 @@ def told(sentences: Sequence[Sequence[str]]) -> str:
     if kinds & {"E", "S"}:
         return "bioes"
     # In IOB1 most entities begin with I, in IOB2 none does but by mistake.
-    return "iob2" if begun > inside else "iob1" if "B" in kinds else "io"
+    return "iob2" if begun and begun >= inside else "iob1" if "B" in kinds else "io"
 
 
 def _goes_on(scheme: str, before: tuple[str, str], now: tuple[str, str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -30,7 +30,7 @@ from bertloom.tasks.task import (
     option,
     softmax,
 )
-from bertloom.text.records import Place, Row, require_file, rows, text_of
+from bertloom.text.records import Place, Row, in_rows, require_file, rows, text_of
 from bertloom.text.sequence import room, sequence
 from bertloom.text.sources import ReadCounts, lines, open_bytes, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
@@ -102,16 +102,19 @@ class Tag(Task):
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
         """CoNLL and CoNLL-U by lines; JSON, Parquet and data sets of the Hub by rows."""
         require_file(source)
-        suffix = plain_suffix(source)
-        if source.startswith("hf:") or suffix in (".json", ".jsonl", ".ndjson", ".parquet"):
+        if in_rows(source):
             yield from self.made(rows(source, (), self.reading, counts), counts)
             return
         with blaming(source, "cannot be read"):
-            yield from self._conll(source, suffix == ".conllu", counts)
+            yield from self._conll(source, plain_suffix(source) == ".conllu", counts)
 
     def _conll(self, source: str, universal: bool, counts: ReadCounts) -> Iterator[Record]:
         with open_bytes(source) as stream:
-            groups = _groups(lines(source, stream, self.reading, counts), universal)
+            numbered = lines(source, stream, self.reading, counts)
+            beginning = list(islice(numbered, 1000))
+            # KLUE's comments; a file of tabs holds no word and tag that are divided by a space.
+            comment = "#" if universal else "## " if any("\t" in line for _, line in beginning) else None
+            groups = _groups(chain(beginning, numbered), comment)
             first = list(islice(groups, 200))
             # One character a line, spaces among them, is how texts are tagged whose words have parts of their own.
             characters = any(line.startswith(" \t") for held in first for _, line in held)
@@ -426,7 +429,7 @@ class Tag(Task):
         return label_names(self.labels)
 
 
-def _groups(numbered: Iterator[tuple[int, str]], universal: bool) -> Iterator[Lines]:
+def _groups(numbered: Iterable[tuple[int, str]], comment: str | None) -> Iterator[Lines]:
     """Sentences: the lines between blank ones, without comments, which stand before a sentence's first word."""
     held: Lines = []
     for number, line in numbered:
@@ -434,7 +437,7 @@ def _groups(numbered: Iterator[tuple[int, str]], universal: bool) -> Iterator[Li
             if held:
                 yield held
             held = []
-        elif held or not (line.startswith("#") if universal else line.startswith("## ") and "\t" in line):
+        elif held or not (comment and line.startswith(comment)):
             held.append((number, line))
     if held:
         yield held

@@ -33,6 +33,8 @@ FEATURES: dict[str, slice] = {
     "concat": slice(-4, None),
 }
 BODIES = ("linear", "bilstm")
+# Options that tell of a file and not of the task: they are not saved with a model.
+OF_A_FILE = ("encoding", "fallback", "on_bad")
 # The one target of a task's examples.
 TARGET = "labels"
 Prediction = dict[str, Any]
@@ -214,8 +216,9 @@ class Task(ABC):
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """The task as JSON."""
-        return {"task": self.name, **{one.name: getattr(self, one.name) for one in fields(self)}}
+        """The task as JSON, without how the training file was encoded and what was done with its bad rows."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in OF_A_FILE}
+        return {"task": self.name, **own}
 
     def labels_in_config(self) -> dict[str, Any]:
         """What `config.json` says of labels, for `transformers`."""

@@ -85,18 +85,28 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
     if source.startswith("hf:"):
         return _data_set(source)
     suffix = plain_suffix(source)
-    if suffix in JSON_LINES:
+    if suffix in JSON_LINES or _begins_with_brace(source, suffix):
         return _json_lines(source, options, counts)
     if suffix == ".parquet":
         return _parquet(source)
     if suffix == ".json":
         return _json_array(source)
-    if suffix not in TABLES:
-        # Standard input and files of other names: no table begins with a brace.
-        with nullcontext(open_bytes(source)) if source == "-" else open_bytes(source) as stream:
-            if stream.peek(1)[:1] == b"{":
-                return _json_lines(source, options, counts)
     return _table(source, TABLES.get(suffix, "\t"), columns, options, counts)
+
+
+def in_rows(source: str) -> bool:
+    """Whether a source holds rows with named fields whatever else may be read from files."""
+    suffix = plain_suffix(source)
+    known = (*JSON_LINES, ".json", ".parquet")
+    return source.startswith("hf:") or suffix in known or _begins_with_brace(source, suffix)
+
+
+def _begins_with_brace(source: str, suffix: str) -> bool:
+    """Standard input and files of other names may hold JSON: no table begins with a brace."""
+    if suffix in (*TABLES, ".json", ".parquet", ".conll", ".conllu"):
+        return False
+    with nullcontext(open_bytes(source)) if source == "-" else open_bytes(source) as stream:
+        return stream.peek(1)[:1] == b"{"
 
 
 def _json_lines(source: str, options: ReadOptions, counts: ReadCounts) -> Read:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -160,7 +162,7 @@ def draw_scores(rows: list[dict[str, Any]], path: Path, title: str, metric: str)
         best = scores.index(max(scores))
         axes[1].plot(measured[best]["step"], scores[best], "o", color="#31a354", markersize=8, label="best, kept")
         axes[1].legend(fontsize=8)
-    axes[1].set(title=f"{metric} on dev", xlabel="step")
+    axes[1].set(title=f"{plain(metric)} on dev", xlabel="step")
     _draw_rate(axes[2], steps)
     _save(figure, path)
 
@@ -200,6 +202,19 @@ def _draw_rate(rate: Any, steps: list[dict[str, Any]]) -> None:
     speed.set_ylim(bottom=0)
 
 
+def plain(text: str) -> str:
+    """A text as matplotlib shows it and not as a formula."""
+    return text.replace("$", r"\$")
+
+
+@contextmanager
+def only_boxes() -> Iterator[None]:
+    """Letters that the font lacks are boxes in a picture, and not lines on the terminal."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def _save(figure: Any, path: Path) -> None:
-    with whole_file(path) as beside:
+    with whole_file(path) as beside, only_boxes():
         figure.savefig(beside, dpi=120, format="png")
