@@ -55,6 +55,24 @@ def test_blank_lines_may_hold_blanks_and_words_may_be_hashes(tmp_path: Path) -> 
     assert [one.text for one in records] == ["# Anna", "x"] or [one.text for one in records] == ["# Anna", "##", "x"]
 
 
+def test_klues_first_lines_hold_no_tab(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "a.tsv", "## two columns : \\t\n\n## id-0\tsource\nab\tB-X\n \tO\n")
+    assert [one.text for one in records] == ["ab "]
+    _, records = read(tmp_path / "b.conll", "## B-X\nab O\n")
+    assert [one.text for one in records] == ["## ab"], "a word where columns are divided by spaces"
+
+
+def test_json_is_told_by_its_first_sign(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "lines", '{"text": "Anna sings", "entities": [[0, 4, "PER"]]}\n')
+    assert records[0].text == "Anna sings"
+
+
+def test_as_many_begun_as_not_are_iob2(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.conll", "a O\nb B-X\nc I-Y\n")
+    with pytest.raises(InputError, match=r"a.conll:3: tag 'I-Y' after B-X is not legal in IOB2"):
+        task.learn(records)
+
+
 def test_conllu_by_columns(tmp_path: Path) -> None:
     _, records = read(tmp_path / "a.conllu", CONLLU)
     assert records[0].text == "dogs ca n't"
