@@ -71,9 +71,9 @@ class Side:
             task, {"model": str(minilm()), "train": str(files[0]), "dev": str(files[1]), "output": str(folder / "out"),
                    "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE},
         )  # fmt: skip
-        self.case, self.start = case, load(minilm())
-        self.data = read(recipe, self.start, lambda text: None)
-        self.run = Finetuning(recipe, 0, folder / f"run-{type(self).__name__}", self.start, self.data, print)
+        self.case = case
+        self.data = read(recipe, load(minilm()), lambda text: None)
+        self.run = Finetuning(recipe, 0, folder / f"run-{type(self).__name__}", self.data, print)
         self.made = self.run.batches()
         self.samples = len(self.data.features)
 

@@ -289,7 +289,7 @@ def test_frozen_layers_stay_and_lower_ones_learn_less(files: dict[str, Path], ti
     assert not torch.equal(before["layers.1.attention.qkv.weight"], after["layers.1.attention.qkv.weight"])
     data = tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), quiet)
     decayed = recipe(files, tiny_model, tmp_path / "x", layer_decay=0.5)
-    run = Finetuning(decayed, 0, tmp_path / "x", bertloom.load(tiny_model), data, quiet)
+    run = Finetuning(decayed, 0, tmp_path / "x", data, quiet)
     scales = {name: group["scale"] for group in run.optimizer.param_groups for name in group["param_names"]}
     assert scales["embeddings.word.weight"] == 0.125
     assert scales["layers.0.attention.qkv.weight"] == 0.25

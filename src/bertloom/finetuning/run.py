@@ -45,8 +45,8 @@ class Scores:
 class Finetuning(Run[Scores]):
     """A recipe with one seed made into an encoder with a new head, an objective and an optimiser."""
 
-    def __init__(self, recipe: Tuning, seed: int, folder: Path, start: Model, data: Data, warn: Callable[[str], None]):
-        self.recipe, self.folder, self.start, self.data = replace(recipe, seed=seed, seeds=1), folder, start, data
+    def __init__(self, recipe: Tuning, seed: int, folder: Path, data: Data, warn: Callable[[str], None]):
+        self.recipe, self.folder, self.start, self.data = replace(recipe, seed=seed, seeds=1), folder, data.start, data
         self.task, self.metric = data.task, recipe.metric or data.task.metrics[0]
         self.seed, self.clip, self.keep = seed, recipe.clip, 1
         self.save_every, self.tensorboard, self.identity = recipe.save_every, recipe.tensorboard, data.identity

@@ -17,8 +17,10 @@ from bertloom.finetuning.data import Data, read
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import FILE, draw_confusion, over_fitting, over_seeds
 from bertloom.finetuning.run import Finetuning, Scores
+from bertloom.tasks import Task
 from bertloom.tasks.metrics import LIMITS, best_temperature, calibration, require_libraries
 from bertloom.tasks.predict import grouped
+from bertloom.tasks.task import Prediction
 from bertloom.train import checkpoint
 from bertloom.train.loop import Step
 from bertloom.train.metrics import FILE as METRICS
@@ -36,7 +38,6 @@ class _Work:
 
     recipe: Tuning
     folder: Path
-    start: Model
     data: Data
     watch: Watch
     say: Callable[[str], None]
@@ -76,7 +77,7 @@ def finetune(
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write(folder / RECIPE)
     with stop_signals() as stopped:
-        work = _Work(recipe, folder, start, data, watch, told, stopped)
+        work = _Work(recipe, folder, data, watch, told, stopped)
         runs: list[dict[str, Any]] = []
         for number in range(recipe.seeds):
             found = _alive(work, recipe.seed + number)
@@ -146,7 +147,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
                 "the run was on other data or from another model than given; give another --output", folder
             )
         return found
-    run = Finetuning(work.recipe, seed, folder, work.start, work.data, work.say)
+    run = Finetuning(work.recipe, seed, folder, work.data, work.say)
     done = run.first
     for step, measures in run.train(work.stopped):
         work.watch(run, step, measures)
@@ -159,9 +160,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
     best = run.best(measured)
     assert best is not None, "the last step is measured"
     model = load(folder / "model")
-    predictions, logits = _predictions(model, work.data)
-    task = run.task.tuned(predictions, work.data.dev)
-    predictions = [task.decode(*one) for one in zip(work.data.dev, work.data.dev_features, logits)]
+    task, logits = _on_dev(model, work.data)
     remark = over_fitting(rows, run.task.name, run.epoch)
     trained = [row for row in rows if "tokens" in row]
     found = {
@@ -175,7 +174,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
         "seconds": round(sum(row["seconds"] for row in trained), 1),
         "tokens": sum(row["tokens"] for row in trained),
         "samples_per_second": round(_samples(run, done) / max(1e-9, sum(row["seconds"] for row in trained)), 2),
-        "dead": work.data.task.dead(predictions, work.data.dev),
+        "dead": task.dead(_decoded(task, work.data, logits), work.data.dev),
         "over_fitting": remark,
     }
     write_json(folder / FILE, found)
@@ -188,14 +187,19 @@ def _samples(run: Finetuning, done: int) -> int:
     return whole * len(run.data.features) + min(rest * run.recipe.batch_size, len(run.data.features))
 
 
-def _predictions(model: Model, data: Data) -> tuple[list[dict[str, Any]], Any]:
-    """What a saved model says of dev, and its logits by record."""
+def _decoded(task: Task, data: Data, logits: Any) -> list[Prediction]:
+    """What logits say of dev."""
+    return [task.decode(*one) for one in zip(data.dev, data.dev_features, logits)]
+
+
+def _on_dev(model: Model, data: Data) -> tuple[Task, Any]:
+    """The task with dev's threshold, and a saved model's logits on dev by record."""
     from bertloom.tasks.predict import outputs
 
     task, made = model.require_task(), data.dev_features
     logits, _ = outputs(task, model.encoder, model.heads[task.part], [one for features in made for one in features])
     by_record = list(grouped(map(len, made), logits))
-    return [task.decode(*one) for one in zip(data.dev, made, by_record)], by_record
+    return data.task.tuned(_decoded(task, data, by_record), data.dev), by_record
 
 
 def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dict[str, Any]:
@@ -206,16 +210,14 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     source = folder / f"seed-{best['seed']}"
     # Checkpoints of seeds that were shipped before others were added are gone; the best of them stands already.
     model = load(source / "model" if (source / "model").is_dir() else folder / "model")
-    predictions, logits = _predictions(model, data)
-    task = data.task.tuned(predictions, data.dev)
+    task, logits = _on_dev(model, data)
     fitted: dict[str, float] = {}
     if recipe.calibrate:
         task, fitted = _calibrated(task, data, logits)
         if not LIMITS[0] * 1.01 < fitted["temperature"] < LIMITS[1] * 0.99:
             work.say("the temperature is at the end of its range: dev says too little of how sure the model may be")
     model.task = task
-    groups = zip(data.dev, data.dev_features, logits)
-    predictions = [task.decode(*one) for one in groups]
+    predictions = _decoded(task, data, logits)
     scores = task.score(predictions, data.dev)
     report: dict[str, Any] = {
         "task": task.name,

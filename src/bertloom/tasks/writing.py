@@ -54,11 +54,8 @@ def _table(file: TextIO, delimiter: str) -> Write:
         nonlocal table
         row = _told(record, prediction)
         if table is None:
-            table = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n")
-            if delimiter == "\t":
-                table = csv.DictWriter(
-                    file, list(row), delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
-                )
+            plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "quotechar": None} if delimiter == "\t" else {}
+            table = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n", **plain)
             table.writeheader()
         if row.keys() != set(table.fieldnames):
             raise record.place.error(
