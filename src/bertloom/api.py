@@ -167,16 +167,15 @@ class Model:
         if isinstance(records, str | Mapping):
             raise InputError("records: one given, a list of records allowed")
         task = self.require_task()
-        name = getattr(task, "text", "") or "text"
-        given = ((Place("record", number), _row(one, number, name)) for number, one in enumerate(records, 1))
+        given = ((Place("record", number), _row(one, number, task.plain)) for number, one in enumerate(records, 1))
         return [prediction for _, prediction in self.predictions(task.made(given, ReadCounts()))]
 
     def predictions(
-        self, records: Iterable[Record], tokens: int = TOKENS_AT_ONCE
+        self, records: Iterable[Record], tokens: int = TOKENS_AT_ONCE, counts: ReadCounts | None = None
     ) -> Iterator[tuple[Record, Prediction]]:
-        """Each record of a stream with what the model says of it."""
+        """Each record of a stream with what the model says of it; texts that are cut are counted."""
         task = self.require_task()
-        return predicted(task, self.encoder, self.heads[task.part], self.tokenizer, records, tokens)
+        return predicted(task, self.encoder, self.heads[task.part], self.tokenizer, records, tokens, counts)
 
     def require_task(self) -> Task:
         """What the model was fine-tuned for; raises where it was not."""
@@ -271,7 +270,8 @@ def load(model: str | Path) -> Model:
     folder = hub.find(model)
     config, others = hub.read_config(folder)
     state, unread = hub.read_state(folder, config)
-    task = of_config(others, folder / "config.json")
+    outputs = {name.split(".")[0]: len(tensor) for name, tensor in state.items() if name.count(".") == 1}
+    task = of_config(others, outputs, folder / "config.json")
     parts = {name.split(".")[0] for name in state}
     for part in parts - {task.part if task else None}:
         if part in (*hub.TASK_PARTS, OWN_HEAD):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from bertloom.config import EncoderConfig
+from bertloom.tasks import Task
 from bertloom.train.recipe import Recipe
 
 CARD = "README.md"
@@ -93,28 +95,12 @@ def _of_training(config: EncoderConfig, training: Training) -> list[str]:
     ]
 
 
-# How the Hub names what a task's models do.
-PIPELINES = {
-    "classify": "text-classification",
-    "tag": "token-classification",
-    "answer": "question-answering",
-    "choose": "multiple-choice",
-}
-SHOWN = {
-    "classify": 'model.predict([{"text": "A fine text."}])',
-    "tag": 'model.predict([{"text": "Anna lives in Paris."}])',
-    "answer": 'model.predict([{"question": "Who lives in Paris?", "context": "Anna lives in Paris."}])',
-    "choose": 'model.predict([{"context": "It rained.", "choices": ["We got wet.", "We sang."]}])',
-}
-
-
-def finetuned_card(config: EncoderConfig, report: Mapping[str, Any]) -> str:
+def finetuned_card(config: EncoderConfig, task: Task, report: Mapping[str, Any]) -> str:
     """Markdown of a fine-tuned model: its data, scores by seed, settings, how to load."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    task = str(report["task"])
-    name = f"A BERT of {config.num_hidden_layers} layers and width {config.hidden_size} fine-tuned to {task}"
-    pipeline = PIPELINES.get(task, "feature-extraction")
+    name = f"A BERT of {config.num_hidden_layers} layers and width {config.hidden_size} fine-tuned to {task.name}"
+    pipeline = task.pipeline
     data = ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=["bert", "bertloom"])
     data.model_name = name
     data.eval_results = [
@@ -144,7 +130,8 @@ def finetuned_card(config: EncoderConfig, report: Mapping[str, Any]) -> str:
         "## Scores\n",
         f"| on dev | this model | over seeds {seeds} |\n|---|---|---|\n{rows}",
         "## How to load\n",
-        f'```python\nimport bertloom\n\nmodel = bertloom.load("this-folder")\n{SHOWN.get(task, "")}\n```\n',
+        '```python\nimport bertloom\n\nmodel = bertloom.load("this-folder")',
+        f"model.predict([{json.dumps(task.example)}])\n```\n",
         "## Recipe\n",
         "```toml",
         *(f"{key} = {value!r}" for key, value in report["settings"].items()),

@@ -95,15 +95,18 @@ def test_the_terminal_shows_settings_scores_and_what_is_next(typed: Typed, desk:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("finetune classify {m} --train=- --dev x --output {t}/o", "-: standard input given, a file"),
+        ("finetune classify {m} --train /dev/null --dev x --output {t}/o", "/dev/null: is no regular file, a file"),
+        ("finetune tag {m} --train x --dev x --output {t}/pretrained", "is a run that is no fine-tuning, tag given"),
         ("finetune clasify x", "finetune: unknown 'clasify', did you mean 'classify'"),
         ("finetune classify {m} --trian x", "Unknown option"),
         ("finetune classify {m} --train {d}/none --dev x --output {t}/o", "none: no such file"),
-        ("finetune classify {m} --train {d} --dev x --output {t}/o", "is a folder, a file needed"),
+        ("finetune classify {m} --train {d} --dev x --output {t}/o", "is a folder, a file, - for"),
         ("finetune classify {m} --dev x --output {t}/o", "train: none given, one needed"),
         ("finetune {t}/none.toml", "none.toml: no such file"),
         ("finetune {t}/no-task.toml", "no-task.toml: no key task, one of classify, tag"),
         ("finetune {t}/odd.toml", "odd.toml:2: key unknown 'epohcs', did you mean 'epochs'"),
-        ("finetune {t}/bad.toml", "bad.toml: epochs: -1 given, above 0"),
+        ("finetune {t}/bad.toml", "bad.toml:2: epochs: -1 given, above 0"),
         ("predict {m} --data {d}/tag.jsonl --output {t}/p.jsonl", "is not fine-tuned"),
         ("predict {d}/tagger --data {d}/tag.jsonl --output {t}/p.xml", "output ending in '.xml' given"),
         ("predict {d}/tagger --data {d}/tag.jsonl --output {d}/tag.jsonl", "is there already"),
@@ -118,6 +121,8 @@ def test_the_terminal_shows_settings_scores_and_what_is_next(typed: Typed, desk:
 def test_one_clear_line(typed: Typed, desk: Path, tiny_model: Path, tmp_path: Path, words: str, said: str) -> None:
     keys = 'model = "m"\ntrain = "t"\ndev = "d"\noutput = "o"\n'
     (tmp_path / "no-task.toml").write_text(keys)
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "recipe.toml").write_text('corpus = "x"\n')
     (tmp_path / "odd.toml").write_text('task = "tag"\nepohcs = 3\n')
     (tmp_path / "bad.toml").write_text(f'task = "tag"\nepochs = -1\n{keys}')
     line = typed.refused(*words.format(m=tiny_model, d=desk, t=tmp_path).split())

@@ -455,7 +455,7 @@ def test_what_the_run_needs_and_has_not(files: dict[str, Path], tiny_model: Path
     empty = tmp_path / "empty.tsv"
     empty.write_text("text\tlabel\n")
     refused("empty.tsv: no records in it", train=str(empty))
-    refused("empty.tsv: no records in it", dev=str(empty))
+    refused("empty.tsv: no usable record in it", dev=str(empty))
     refused("calibrate: given, a task that chooses one", calibrate=True, problem="multi")
     assert model.config.num_hidden_layers == 2
 

@@ -92,6 +92,13 @@ def made(name: str, count: int = 16, seed: int = 0, **options: Any) -> tuple[Tas
     return task.learn(records), records
 
 
+def learned(task: Task, records: list[Record]) -> Task:
+    """The task as training has it: learned from records, each of which is usable."""
+    found = task.learn(records)
+    found.usable(records, ReadCounts())
+    return found
+
+
 def perfect(task: Task, feature: Feature) -> Array:
     """Logits that are sure of a feature's gold labels."""
     _, labels = feature.targets["labels"]

@@ -16,7 +16,9 @@ from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
-from tests.tasks.cases import perfect
+from tests.tasks.cases import learned, perfect
+
+PLACE = Place("x", 1)
 
 
 def squad(*asked: dict[str, Any], context: str = "The cat lives in the house.") -> str:
@@ -75,7 +77,7 @@ def test_rows_as_on_the_hub(tmp_path: Path) -> None:
 def test_squad_that_cannot_be(tmp_path: Path, content: str, said: str) -> None:
     task = Answer()
     with pytest.raises(InputError, match=said):
-        task.learn(read(task, tmp_path / "a.json", content))
+        learned(task, read(task, tmp_path / "a.json", content))
 
 
 @given(st.integers(0, 60), st.integers(0, 1000))
@@ -132,10 +134,11 @@ def test_mctest_with_its_answers(tmp_path: Path) -> None:
     assert records[1].choices == ("A1", "B1", "C1", "D1")
     assert "\n" in records[0].context
     with pytest.raises(InputError, match=r"a.tsv:1: no right choice.*NAME.ans"):
-        Choose().learn(records)
+        learned(Choose(), records)
     (tmp_path / "a.ans").write_text("A\tB\tC\tD\n")
     assert [one.right for one in read(Choose(), tmp_path / "a.tsv", MCTEST)] == [0, 1, 2, 3]
-    assert read(Choose(questions=True), tmp_path / "a.tsv", MCTEST)[0].choices[0] == "Q0 A0"
+    one = read(Choose(questions=True), tmp_path / "a.tsv", MCTEST)[0]
+    assert (one.question, one.choices[0]) == ("Q0", "A0")
     (tmp_path / "a.ans").write_text("A\tB\n")
     with pytest.raises(InputError, match="no four answers"):
         read(Choose(), tmp_path / "a.tsv", MCTEST)
@@ -144,10 +147,10 @@ def test_mctest_with_its_answers(tmp_path: Path) -> None:
 def test_swag_and_json(tmp_path: Path) -> None:
     swag = "sent1,sent2,ending0,ending1,label\nIt rained.,We,sang,got wet,1\n"
     (one,) = read(Choose(), tmp_path / "a.csv", swag)
-    assert (one.context, one.choices, one.right) == ("It rained.", ("We sang", "We got wet"), 1)
+    assert (one.context, one.question, one.choices, one.right) == ("It rained.", "We", ("sang", "got wet"), 1)
     row = {"context": "c", "question": "q", "choices": ["x", "y"], "answer": "y"}
     (one,) = read(Choose(), tmp_path / "a.jsonl", json.dumps(row))
-    assert (one.choices, one.right) == (("q x", "q y"), 1)
+    assert (one.choices, one.right) == (("x", "y"), 1)
     (one,) = read(Choose(), tmp_path / "b.jsonl", json.dumps({**row, "answer": "A"}))
     assert one.right == 0
 
@@ -170,7 +173,7 @@ def test_choices_that_cannot_be(changes: dict[str, Any], said: str) -> None:
 def test_odd_words_on_choices() -> None:
     place = Place("a.jsonl", 1)
     row = {"context": "c", "choices": ["1", "2", "3"]}
-    with pytest.raises(InputError, match="is a number and a choice too"):
+    with pytest.raises(InputError, match="may be choice 0 or 1"):
         Choose().record({**row, "label": "1"}, place)
     assert Choose().record({**row, "label": "B"}, place).right == 1
     assert Choose().record({**row, "label": 2.0}, place).right == 2
@@ -197,6 +200,92 @@ def test_questions_without_ids_and_with_odd_ones(tmp_path: Path) -> None:
     asked = {"question": "who", "answers": CAT["answers"]}
     records = read(Answer(), tmp_path / "a.json", squad(asked, {**asked, "id": None}))
     assert [one.id for one in records] == ["", ""]
-    Answer().learn(records)
+    learned(Answer(), records)
     with pytest.raises(InputError, match="is_impossible: 'False' given, true or false"):
         read(Answer(), tmp_path / "a.json", squad({**CAT, "is_impossible": "False"}))
+
+
+def test_korean_questions_without_an_answer(tmp_path: Path) -> None:
+    rows_ = [
+        {"id": "1", "question": "어디", "context": "서울에 산다", "answers": {"text": ["서울"], "answer_start": [0]}},
+        {"id": "2", "question": "누구", "context": "서울에 산다", "answers": {"text": [], "answer_start": []}},
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows_)
+    records = read(Answer(), tmp_path / "a.jsonl", content)
+    task = learned(Answer(), records)
+    assert task.metrics[:2] == ("korquad_f1", "korquad_exact")
+    told = [{"answer": best, "best": best, "null": null} for best, null in (("서울시", -1.0), ("산다", 3.0))]
+    scores = task.score(told, records)
+    f1 = 2 * (2 / 3) / (5 / 3)
+    assert scores["korquad_f1"] == pytest.approx(100 * (f1 + 1) / 2), "nothing for nothing is right"
+    assert scores["HasAns_f1"] == pytest.approx(100 * f1), "by characters"
+    assert (scores["NoAns_f1"], scores["korquad_exact"]) == (100, 50)
+    tuned = task.tuned([{**told[0], "null": 2.0}, told[1]], records)
+    assert tuned.threshold == 2.0, "where the first is answered and the second is not"
+    assert "NoAns_f1" not in task.metrics_on(records[:1])
+
+
+def test_columns_that_are_named(tmp_path: Path) -> None:
+    row = {"frage": "who", "text": "The cat lives.", "gold": CAT["answers"]}
+    names = {"question": "frage", "context": "text", "answers": "gold"}
+    (one,) = read(Answer(**names), tmp_path / "a.jsonl", json.dumps(row))
+    assert (one.question, one.answers) == ("who", (("cat", 4), ("The cat", 0)))
+    assert len(read(Answer(**names), tmp_path / "a.json", squad(CAT))) == 1, "SQuAD's JSON has its own names"
+    with pytest.raises(InputError, match="no column 'frag'"):
+        read(Answer(**{**names, "question": "frag"}), tmp_path / "a.jsonl", json.dumps(row))
+    answer = Answer(**{**names, "answers": "glod"})
+    records = read(answer, tmp_path / "a.jsonl", json.dumps(row))
+    with pytest.raises(InputError, match="no answers in column 'glod', rows like"):
+        learned(answer, records)
+    row = {"tale": "It rained.", "one": "wet", "two": "dry", "key": "wet"}
+    (one,) = read(Choose(context="tale", choices="one, two", label="key"), tmp_path / "c.jsonl", json.dumps(row))
+    assert (one.context, one.choices, one.right) == ("It rained.", ("wet", "dry"), 0)
+    with pytest.raises(InputError, match="no two or more choices in one,three"):
+        read(Choose(context="tale", choices="one,three"), tmp_path / "c.jsonl", json.dumps(row))
+    with pytest.raises(InputError, match="no column 'ask'"):
+        read(Choose(context="tale", choices="one,two", question="ask"), tmp_path / "c.jsonl", json.dumps(row))
+    choose = Choose(context="tale", choices="one,two", label="kye")
+    records = read(choose, tmp_path / "c.jsonl", json.dumps(row))
+    with pytest.raises(InputError, match="no right choice in column 'kye'"):
+        learned(choose, records)
+
+
+def test_the_question_is_read_with_each_choice_and_not_given_back(tokenizer: Tokenizer) -> None:
+    record = Choose().record({"context": "c", "question": "the cat", "choices": ["meows", "sings"]}, PLACE)
+    (features,) = Choose().features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    plain = Choose().record({"context": "c", "choices": ["the cat meows", "the cat sings"]}, PLACE)
+    assert (
+        features[0].input_ids.tolist()
+        == Choose().features([plain], tokenizer, small(vocab_size=len(tokenizer)))[0][0].input_ids.tolist()
+    )
+    assert Choose().decode(record, features, [np.array([[1.0], [0.0]])])["text"] == "meows"
+
+
+@pytest.mark.parametrize("label", ["1" * 400, 10**400, True, 1.5, "Z", ["x"]])
+def test_labels_that_mean_no_choice(label: Any) -> None:
+    with pytest.raises(InputError, match=r"x:1: label .* given, 0 to 1, A to B or a choice's text"):
+        Choose().record({"context": "c", "choices": ["x", "y"], "label": label}, PLACE)
+
+
+def test_a_letter_that_is_another_choices_text() -> None:
+    row = {"context": "c", "choices": ["B", "A"]}
+    with pytest.raises(InputError, match="label 'A' may be choice 0 or 1; a number, letter or text that means one"):
+        Choose().record({**row, "label": "A"}, PLACE)
+    assert Choose().record({**row, "label": 1}, PLACE).right == 1
+
+
+def test_damaged_squad_files(tmp_path: Path) -> None:
+    (tmp_path / "a.json.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match=r"a.json.gz: cannot be read: BadGzipFile"):
+        list(Answer().read(str(tmp_path / "a.json.gz"), ReadCounts()))
+    with pytest.raises(InputError, match=r"a.json: question 1: field 'question' holds half a surrogate"):
+        read(Answer(), tmp_path / "a.json", squad({**CAT, "question": "\ud800"}))
+    with pytest.raises(InputError, match=r"none.json: no such file"):
+        list(Answer().read(str(tmp_path / "none.json"), ReadCounts()))
+
+
+def test_ids_that_stand_twice_are_left_out_where_asked(tmp_path: Path) -> None:
+    task, counts = Answer(on_bad="skip"), ReadCounts()
+    records = read(task, tmp_path / "a.json", squad(CAT, {**CAT}))
+    assert len(task.learn(records).usable(records, counts)) == 1
+    assert counts.mended == {"record without a usable answer, left out": 1}

@@ -12,6 +12,7 @@ from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
+from tests.tasks.cases import learned
 
 PLACE = Place("f.tsv", 3)
 
@@ -52,7 +53,7 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
         read(tmp_path / "a.tsv", "text\tlabel\nx\t1\n", text="txt")
     task, records = read(tmp_path / "a.tsv", "text\tcolour\nx\tred\ny\tred\n")
     with pytest.raises(InputError, match=r"a.tsv:2: which column holds the label cannot be told; --label NAME"):
-        task.learn(records)
+        learned(task, records)
 
 
 def texts(*labels: str | list[str]) -> list[Text]:
@@ -74,9 +75,9 @@ def test_labels_that_cannot_be_learned() -> None:
     with pytest.raises(InputError, match=r"f.tsv:2: every label is .'a'., two different"):
         Classify(label="label").learn(texts("a", "a"))
     with pytest.raises(InputError, match=r"f.tsv:3: 2 labels given, one allowed; --problem multi"):
-        Classify(label="label", problem="single").learn(texts("a", ["a", "b"]))
+        learned(Classify(label="label", problem="single"), texts("a", ["a", "b"]))
     with pytest.raises(InputError, match=r"f.tsv:3: score 'high' given, a number"):
-        Classify(label="label", problem="regression").learn(texts("1", "high"))
+        learned(Classify(label="label", problem="regression"), texts("1", "high"))
     task = Classify(label="label").learn(texts("a", "b"))
     with pytest.raises(InputError, match=r"f.tsv:2: label 'c' given, those of the training file allowed: 'a', 'b'"):
         task.require(texts("c")[0])
@@ -140,7 +141,7 @@ def test_pairs_the_model_or_the_way_cannot_take(tokenizer: Tokenizer) -> None:
 
 def test_one_slip_among_scores_is_named_and_not_made_a_class() -> None:
     with pytest.raises(InputError, match=r"f.tsv:7: score 'high' given, a number"):
-        Classify(label="label").learn(texts("0.5", "1.5", "2.5", "3.5", "4.5", "high"))
+        learned(Classify(label="label"), texts("0.5", "1.5", "2.5", "3.5", "4.5", "high"))
     with pytest.raises(InputError, match=r"every label is .*two different"):
         Classify(label="label", problem="multi").learn(texts("a", ["a"], []))
 
@@ -154,3 +155,31 @@ def test_labels_of_records_that_are_only_asked_about_do_not_matter(tokenizer: To
 def test_rare_labels_of_several_weigh_more_where_they_are() -> None:
     task = Classify(label="label", class_weights=True).learn(texts(["a"], ["a"], ["a", "b"], ["a"], []))
     assert dict(zip(task.labels, task.weights)) == {"a": pytest.approx(0.25), "b": pytest.approx(4.0)}
+
+
+def test_labels_that_are_none() -> None:
+    task = Classify(text="text", label="label")
+    for label in (float("nan"), float("inf"), [""], [None], {}):
+        with pytest.raises(InputError, match=r"f.tsv:1: label .* given, a text or number allowed"):
+            task.record({"text": "x", "label": label}, Place("f.tsv", 1))
+    for label in ("", " ", None):
+        assert task.record({"text": "x", "label": label}, Place("f.tsv", 1)).labels is None
+
+
+def test_a_label_that_is_always_there_is_learned_too() -> None:
+    task = Classify(class_weights=True).learn(texts(["a"], ["a", "b"]))
+    assert dict(zip(task.labels, task.weights)) == {"a": 0.5, "b": 1.0}
+
+
+def test_bad_records_are_left_out_where_asked() -> None:
+    counts = ReadCounts()
+    for records, problem in ((texts("0.5", "1.5", "2.5", "3.5", "4.5", "high"), "regression"),
+                             (texts("a", "b", ["a", "b"]), "single")):  # fmt: skip
+        task = Classify(problem=problem, on_bad="skip").learn(records)
+        assert len(task.usable(records, counts)) == len(records) - 1
+    assert counts.mended == {"record without a usable answer, left out": 2}
+
+
+def test_a_body_needs_features() -> None:
+    with pytest.raises(InputError, match="body: bilstm given, --features-from embeddings or"):
+        Classify(body="bilstm")

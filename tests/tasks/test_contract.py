@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,13 @@ def test_other_libraries_models_answer_too(tokenizer: Tokenizer, tmp_path: Path)
     model = bertloom.load(tmp_path / "m")
     (one,) = model.predict(["The cat meows."])
     assert one["label"] in ("bad", "good")
+    # Two labels of default names stand in no config.
+    plain = transformers.BertConfig(**config_for(tokenizer).to_dict())
+    transformers.BertForSequenceClassification(plain).save_pretrained(tmp_path / "plain")
+    tokenizer.save(tmp_path / "plain")
+    assert "id2label" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+    (one,) = bertloom.load(tmp_path / "plain").predict(["The cat meows."])
+    assert set(one["probabilities"]) == {"LABEL_0", "LABEL_1"}
     names = {0: "O", 1: "B-PER", 2: "I-PER"}
     config.id2label, config.num_labels = names, 3
     transformers.BertForTokenClassification(config).save_pretrained(tmp_path / "t")
@@ -241,7 +249,7 @@ def test_a_model_without_the_asked_head_says_so(minilm: Path, tokenizer: Tokeniz
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=f"config.json: .*{said}"):
-        of_config(settings, "config.json")
+        of_config(settings, {}, "config.json")
 
 
 @pytest.mark.parametrize("kind", TASKS.values(), ids=lambda kind: kind.name)

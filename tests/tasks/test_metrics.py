@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from bertloom.tasks import metrics
 
+SQUAD, KORQUAD = metrics.SCRIPTS["squad"], metrics.SCRIPTS["korquad"]
 OFFICIAL = json.loads((Path(__file__).parent / "squad2_official.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("case", OFFICIAL, ids=range(len(OFFICIAL)))
 def test_squad2_is_the_official_script(case: dict[str, Any]) -> None:
-    scores = metrics.squad2(case["golds"], case["given"], case["nulls"], case["threshold"])
+    scores = metrics.with_nothing(case["golds"], case["given"], case["nulls"], case["threshold"], SQUAD)
     assert scores == pytest.approx(case["want"])
 
 
@@ -33,15 +34,15 @@ def test_squad2_is_the_official_script(case: dict[str, Any]) -> None:
     ],
 )
 def test_squad1_by_hand(gold: str, answer: str, exact: float, f1: float) -> None:
-    assert metrics.squad_exact(gold, answer) == exact
-    assert metrics.squad_f1(gold, answer) == pytest.approx(f1)
+    assert SQUAD.exact(gold, answer) == exact
+    assert SQUAD.f1(gold, answer) == pytest.approx(f1)
 
 
 def test_korquad_counts_characters() -> None:
-    assert metrics.korquad_exact("《서울》", "서울") == 1
-    assert metrics.korquad_f1("서울", "서울시") == pytest.approx(2 * (2 / 3) / (5 / 3))
-    assert metrics.squad_f1("서울", "서울시") == 0, "English F1 on Korean is another number"
-    assert metrics.korquad_f1("서울", "") == 0
+    assert KORQUAD.exact("《서울》", "서울") == 1
+    assert KORQUAD.f1("서울", "서울시") == pytest.approx(2 * (2 / 3) / (5 / 3))
+    assert SQUAD.f1("서울", "서울시") == 0, "English F1 on Korean is another number"
+    assert KORQUAD.f1("서울", "") == 0
 
 
 @given(
@@ -50,9 +51,9 @@ def test_korquad_counts_characters() -> None:
 )
 def test_f1_is_symmetric_and_exact_implies_it(one: list[str], other: list[str]) -> None:
     left, right = " ".join(one), " ".join(other)
-    assert metrics.squad2_f1(left, right) == pytest.approx(metrics.squad2_f1(right, left))
-    if metrics.squad_exact(left, right):
-        assert metrics.squad2_f1(left, right) == 1
+    assert SQUAD.f1_or_nothing(left, right) == pytest.approx(SQUAD.f1_or_nothing(right, left))
+    if SQUAD.exact(left, right):
+        assert SQUAD.f1_or_nothing(left, right) == 1
 
 
 def test_entities_strict_and_conlleval_like_are_told_apart() -> None:

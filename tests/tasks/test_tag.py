@@ -16,7 +16,7 @@ from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
-from tests.tasks.cases import perfect
+from tests.tasks.cases import learned, perfect
 
 CONLL = "-DOCSTART- -X- O\n\nAnna B-PER\nlives O\nin O\nNew B-LOC\nYork I-LOC\n\nHi O\n"
 CONLLU = """# sent_id = 1
@@ -70,7 +70,7 @@ def test_json_is_told_by_its_first_sign(tmp_path: Path) -> None:
 def test_as_many_begun_as_not_are_iob2(tmp_path: Path) -> None:
     task, records = read(tmp_path / "a.conll", "a O\nb B-X\nc I-Y\n")
     with pytest.raises(InputError, match=r"a.conll:3: tag 'I-Y' after B-X is not legal in IOB2"):
-        task.learn(records)
+        learned(task, records)
 
 
 def test_conllu_by_columns(tmp_path: Path) -> None:
@@ -106,6 +106,7 @@ def test_spans_and_lists_of_words_in_json(tmp_path: Path) -> None:
         ("a.conllu", "1\tdogs\tNOUN\n", "a.conllu:1: 3 columns given, the 10 of CoNLL-U"),
         ("a.conll", "\tO\nx\tO\n", "a.conll:1: an empty word"),
         ("a.jsonl", '{"tokens": ["a"], "tags": ["O", "O"]}', "a.jsonl:1: field 'tags' holds no list of 1 tags"),
+        ("a.jsonl", '{"tokens": ["a"], "tags": [null]}', "field 'tags' holds the tag None, texts allowed"),
         ("a.jsonl", '{"tokens": []}', "holds no list of words"),
         ("a.jsonl", '{"text": "ab", "spans": [[0, 3, "X"]]}', "span 0 to 3 given, inside the text's 2 characters"),
         ("a.jsonl", '{"text": "ab", "spans": [[0, 2, "X"], [1, 2, "Y"]]}', "overlap"),
@@ -129,13 +130,13 @@ def test_illegal_tags_are_refused_with_their_line_or_mended(tmp_path: Path) -> N
     content = "a B-PER\nb O\nc I-PER\n\nd B-PER\n"
     task, records = read(tmp_path / "a.conll", content)
     with pytest.raises(InputError, match=r"a.conll:3: tag 'I-PER' after O is not legal in IOB2.*--illegal repair"):
-        task.learn(records)
+        learned(task, records)
     task, records = read(tmp_path / "a.conll", content, illegal="repair")
     assert task.learn(records).spans(records[0]) == [(0, 1, "PER"), (2, 3, "PER")]
     with pytest.raises(InputError, match=r"no entity in any sentence"):
         Tag().learn(read(tmp_path / "b.conll", "a O\n")[1])
     with pytest.raises(InputError, match=r"no tags, one for each word"):
-        Tag().learn(read(tmp_path / "b.conll", "a\n")[1])
+        learned(Tag(), read(tmp_path / "b.conll", "a\n")[1])
 
 
 def test_unknown_tags_in_dev_name_their_line(tmp_path: Path) -> None:
@@ -221,11 +222,11 @@ def test_a_tagger_of_words_cuts_plain_texts_into_words(tmp_path: Path, tokenizer
 def test_one_odd_tag_among_many_is_named(tmp_path: Path) -> None:
     task, records = read(tmp_path / "a.conll", "a B-PER\nb O\n\nc B_PER\nd B-LOC\n")
     with pytest.raises(InputError, match=r"a.conll:4: tag 'B_PER' given, O or one of B- I- E- S-.*--scheme plain"):
-        task.learn(records)
+        learned(task, records)
     with pytest.raises(InputError, match=r"b.conll:1: an empty last column"):
         read(tmp_path / "b.conll", "a\tB-PER\t\n")
     with pytest.raises(InputError, match=r"every tag is 'X', two different"):
-        Tag().learn(read(tmp_path / "c.conll", "a X\n")[1])
+        learned(Tag(), read(tmp_path / "c.conll", "a X\n")[1])
 
 
 def test_words_that_look_like_comments(tmp_path: Path) -> None:
@@ -253,3 +254,72 @@ def test_dead_is_who_says_nothing_where_something_is() -> None:
     silent = [{"entities": []}]
     assert task.dead(silent, [some]) == "no entity"
     assert task.dead(silent, [none]) is None
+
+
+def test_columns_of_rows_are_those_that_were_named(tmp_path: Path) -> None:
+    row = {"tokens": ["a", "b"], "tags": ["O", "B-X"], "mine": ["B-Y", "O"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    assert read(tmp_path / "a.jsonl", label="mine")[1][0].tags == ("B-Y", "O")
+    task, records = read(tmp_path / "a.jsonl", label="mnie")
+    with pytest.raises(InputError, match=r"a.jsonl:1: no tags in field 'mnie', one for each word needed"):
+        learned(task, records)
+    # What was learned from columns of lines asks nothing of rows.
+    assert read(tmp_path / "a.jsonl", text="1", label="4")[1][0].tags == ("O", "B-X")
+
+
+def test_illegal_sentences_are_left_out_where_asked(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.conll", "a B-X\nb O\nc B-Z\n\nd O\ne I-Y\n\nf B-Z\n", on_bad="skip")
+    task, counts = task.learn(records), ReadCounts()
+    assert [one.text for one in task.usable(records, counts)] == ["a b c", "f"]
+    assert task.labels == ("O", "B-X", "I-X", "B-Z", "I-Z")
+    assert counts.mended == {"record without a usable answer, left out": 1}
+
+
+def test_characters_are_told_by_spaces_or_by_what_was_learned(tmp_path: Path) -> None:
+    task = Tag().learn(read(tmp_path / "a.tsv", KLUE)[1])
+    for content, words in (("A\tO\nB\tO\n", False), ("Anna\tO\nlives\tO\n", True)):
+        (tmp_path / "b.tsv").write_text(content)
+        (one,) = task.read(str(tmp_path / "b.tsv"), ReadCounts())
+        assert one.words == words  # type: ignore[attr-defined]
+
+
+def test_characters_of_two_code_points_and_klues_f1_without_spaces(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.tsv", "e\u0301\tB-X\nn\tI-X\n \tO\nb\tO\n \tO\n")
+    task = task.learn(records)
+    prediction = {"entities": [{"start": 0, "end": 3, "label": "X"}]}
+    assert task._unit_tags(records[0], prediction) == list(records[0].tags or ())
+    scores = task.score([{"entities": []}], records)
+    # B-X 0, I-X 0, and O once of three, no spaces among them.
+    assert scores["character_f1"] == pytest.approx((0 + 0 + 2 * (1 / 3) / (4 / 3)) / 3)
+    assert "character_f1" in task.metrics_on(records)
+
+
+def test_tags_each_by_itself(tokenizer: Tokenizer) -> None:
+    record = Tagged(place=Place("x"), text="a cat", units=((0, 1), (2, 5)), words=True, tags=("B-X", "I-X"))
+    logits = np.array([[0.0, 0, 9], [0, 0, 9]])
+    for decoding, tags, strict, lenient in (("argmax", ["I-X", "I-X"], 0, 1), ("legal", ["B-X", "I-X"], 1, 1)):
+        task = Tag(labels=("O", "B-X", "I-X"), scheme="iob2", decoding=decoding)
+        (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+        told = task.decode(record, features, [logits[: len(features[0].where)]])
+        assert told["tags"] == tags
+        scores = task.score([told], [record])
+        assert (scores["f1"], scores["f1_conlleval"]) == (strict, lenient)
+
+
+def test_models_whose_entities_begin_with_inside(tokenizer: Tokenizer) -> None:
+    task = Tag.foreign(["O", "I-PER"], None)
+    record = task.record({"tokens": ["a", "cat"], "tags": ["O", "B-PER"]}, Place("x"))
+    task.require(record)
+    (features,) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+    told = task.decode(record, features, [np.array([[9.0, 0], [0, 9]])])
+    assert [one["text"] for one in told["entities"]] == ["cat"]
+    assert task.score([told], [record])["f1"] == 1
+
+
+def test_only_types_that_dev_has_choose(tmp_path: Path) -> None:
+    task = Tag().learn(read(tmp_path / "a.conll", CONLL)[1])
+    _, records = read(tmp_path / "b.conll", "Anna B-PER\n")
+    found = task.metrics_on(records)
+    assert "f1/PER" in found
+    assert not {"f1/LOC", "character_f1"} & set(found)
+    assert {"f1/LOC", "f1/PER"} <= set(task.metrics)

@@ -55,6 +55,11 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
         ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl:2: is not JSON"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: a list given, an object"),
         ("a.jsonl", '{"a": "\\ud800"}\n', "a.jsonl:1: field 'a' holds half a surrogate"),
+        ("a.jsonl", '{"a": ["x", {"b": "\\udc00"}]}\n', "a.jsonl:1: field 'a' holds half a surrogate"),
+        ("a.jsonl", '{"a": NaN}\n', "a.jsonl:1: is not JSON: NaN given, a finite number"),
+        ("a.json", '[{"a": 1},\n{"a": }]', "a.json:2: is not JSON"),
+        ("a.csv", 'a,b\n1,2\n"x"y,z\n', "a.csv:3: is not CSV: ',' expected after"),
+        ("a.json.gz", "no gzip", "a.json.gz: cannot be read: BadGzipFile"),
         ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: is not JSON: too deep"),
         ("a.parquet", "no parquet", "a.parquet: cannot be read"),
     ],
@@ -72,6 +77,17 @@ def test_a_bad_row_is_left_out_and_counted_where_asked(tmp_path: Path) -> None:
     found = [row for _, row in rows(str(file), (), ReadOptions(on_bad="skip"), counts)]
     assert [row["a"] for row in found] == ["1", "3"]
     assert counts.mended == {"malformed row, left out": 1}
+
+
+def test_a_bad_quote_is_a_bad_row_and_an_open_one_the_files_end(tmp_path: Path) -> None:
+    file, counts = tmp_path / "a.csv", ReadCounts()
+    file.write_text('a,b\n1,2\n"x"y,z\n3,4\n')
+    found = [row for _, row in rows(str(file), (), ReadOptions(on_bad="skip"), counts)]
+    assert [row["a"] for row in found] == ["1", "3"]
+    assert counts.mended == {"malformed row, left out": 1}
+    file.write_text('a,b\n1,2\n"x,z\n3,4\n')
+    with pytest.raises(InputError, match=r"a.csv:3: is not CSV: a quote is opened and never closed"):
+        list(rows(str(file), (), ReadOptions(on_bad="skip"), counts))
 
 
 def test_texts_of_rows() -> None:

@@ -47,7 +47,7 @@ def test_unknown_keys_name_the_nearest_with_file_and_line(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("model = ", "is not TOML"), (None, "no such file"), ("steps = 'x'", "r.toml: steps: 'x' given, a int")],
+    [("model = ", "is not TOML"), (None, "no such file"), ("steps = 'x'", "r.toml:1: steps: 'x' given, a int")],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, content: str | None, said: str) -> None:
     if content is not None:

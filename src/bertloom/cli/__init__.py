@@ -49,6 +49,10 @@ Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code: 0 done, 2 the user's mistake, 130 or 143 stopped by a signal."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        fail("standard output is closed, where results go; > /dev/null leaves them unseen")
     # Stopped by `kill`, a command leaves as by Ctrl-C, through every clean-up on its way.
     for stream in (sys.stdout, sys.stderr):
         # What a terminal cannot show is spelt out.

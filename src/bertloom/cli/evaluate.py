@@ -16,7 +16,11 @@ def evaluate(
     corpus: Annotated[Path | None, Parameter(help="Prepared corpus; its held-out part if it has one.")] = None,
     suite: Annotated[Literal["blimp"] | None, Parameter(help="Minimal pairs scored without fine-tuning.")] = None,
     data: Annotated[
-        str | None, Parameter(help="Labelled records of a fine-tuned model's task, or the suite's JSONL file.")
+        str | None,
+        Parameter(
+            help="Labelled records of a fine-tuned model's task (- for standard input), or the suite's JSONL file.",
+            allow_leading_hyphen=True,
+        ),
     ] = None,
     fields: Annotated[TaskColumns, Parameter(name="*")] = TaskColumns(),  # noqa: B008
     examples: Annotated[Whole | None, Parameter(help="Most examples of the corpus. [default: 2000]")] = None,
@@ -56,9 +60,8 @@ def evaluate(
 
 def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None:
     from bertloom.cli.finetune import show_confusion
-    from bertloom.cli.show import print_json, print_table, remarks, say
+    from bertloom.cli.show import print_json, print_table, remarks, say_counts, score
     from bertloom.errors import InputError
-    from bertloom.finetuning.data import usable
     from bertloom.tasks.metrics import require_libraries
     from bertloom.tasks.task import with_options
     from bertloom.text.sources import ReadCounts
@@ -66,20 +69,19 @@ def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None
     require_libraries()
     task = model.task = with_options(model.require_task(), columns)
     counts = ReadCounts()
-    records = usable(task, list(task.read(data, counts)), counts)
+    records = task.usable(list(task.read(data, counts)), counts)
     if not records:
         raise InputError("no records in it, at least one needed", data)
     with remarks.status("Predicting"):
-        predictions = [prediction for _, prediction in model.predictions(records)]
+        predictions = [prediction for _, prediction in model.predictions(records, counts=counts)]
     scores = task.score(predictions, records)
     labels, matrix = task.confusion(predictions, records) or ([], None)
-    for what, number in counts.mended.items():
-        say(f"{number:,} × {what}")
+    say_counts(counts)
     if json:
         found = {} if matrix is None else {"confusion": {"labels": labels, "matrix": matrix.tolist()}}
         print_json({"task": task.name, "data": data, "records": len(records), "scores": scores, **found})
         return
-    rows = [(name, f"{value:.4f}") for name, value in scores.items()]
+    rows = [(name, score(value)) for name, value in scores.items()]
     print_table(f"{task.name}: {len(records):,} records of {data}", ("", "score"), rows)
     if matrix is not None:
         show_confusion(labels, matrix.tolist())

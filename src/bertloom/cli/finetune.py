@@ -15,6 +15,7 @@ from bertloom.cli.pretrain import Watcher
 from bertloom.errors import InputError, nearest
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.tasks import TASKS, Task
+from bertloom.train.keys import blamed
 
 _app = commands("finetune", "Fine-tune a model for a task, or go on where it stopped.")
 _KINDS = {**get_type_hints(Tuning)}
@@ -44,7 +45,7 @@ def _from_recipe(
     try:
         chosen = tuning(task, keys if output is None else {**keys, "output": output})
     except InputError as error:
-        raise InputError(str(error), recipe) from None
+        raise blamed(error, recipe) from None
     return _run(chosen, json)
 
 
@@ -78,7 +79,7 @@ def finetune(*words: Words) -> int:
     first = words[0] if words else "--help"
     if first not in TASKS and not first.startswith("-") and not Path(first).suffix:
         raise InputError(f"finetune: {nearest(first, TASKS)}; a recipe's file is the other way")
-    return _app(words, exit_on_error=False, print_error=False)  # type: ignore[no-any-return]
+    return _app(words or ("--help",), exit_on_error=False, print_error=False)  # type: ignore[no-any-return]
 
 
 class TaskWatcher(Watcher):
@@ -131,7 +132,7 @@ def _show_settings(settings: dict[str, Any]) -> None:
 
 def show_report(report: dict[str, Any], output: Path) -> None:
     """Scores of what is shipped and over seeds, the confusion table, and what to do next."""
-    from bertloom.cli.show import command, print_table, say
+    from bertloom.cli.show import command, print_table, say, score
 
     several = len(report["runs"]) > 1
     spread = report["over_seeds"]
@@ -140,14 +141,17 @@ def show_report(report: dict[str, Any], output: Path) -> None:
         over = spread.get(name)
         cells = (
             [f"{over['mean']:.4f} ± {over['deviation']:.4f}", f"{over['low']:.4f} – {over['high']:.4f}"]
-            if over
+            if over and not isinstance(value, int)
             else ["", ""]
         )
-        rows.append((name, f"{value:.4f}", *(cells if several else [])))
+        rows.append((name, score(value), *(cells if several else [])))
     columns = ("on dev", "this model", *([f"{len(report['runs'])} seeds", "range"] if several else []))
     best = next(run for run in report["runs"] if run["seed"] == report["shipped"])
     title = f"{report['task']}: seed {report['shipped']}, best by {report['metric']} after {best['epochs']:g} epochs"
     print_table(title, columns, rows)
+    for run in report["runs"]:
+        if run["dead"] is not None:
+            say(f"seed {run['seed']} learned nothing: it answers {run['dead']} to everything")
     if found := report.get("confusion"):
         show_confusion(found["labels"], found["matrix"])
     if fitted := report["calibration"]:
@@ -164,8 +168,15 @@ def show_report(report: dict[str, Any], output: Path) -> None:
 
 def show_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
     """How often each gold label was given each label, where there are few enough for a terminal."""
-    from bertloom.cli.show import print_table
+    from bertloom.cli.show import print_table, results
 
-    if len(labels) <= MOST_LABELS:
-        rows = [(label, *(f"{count:,}" for count in row)) for label, row in zip(labels, matrix)]
-        print_table("Gold labels (rows) by given ones (columns)", ("", *labels), rows)
+    if len(labels) > MOST_LABELS:
+        return
+    cells = [[f"{count:,}" for count in row] for row in matrix]
+    widths = [max(map(len, (label, *column))) + 3 for label, column in zip(labels, zip(*cells))]
+    rows, columns = list(labels), list(labels)
+    if sum(widths) + max(map(len, labels)) + 4 > results.width:
+        # On a narrow terminal columns go by numbers.
+        rows, columns = [f"{n} {label}" for n, label in enumerate(labels, 1)], [str(n + 1) for n in range(len(labels))]
+    title = "Gold labels (rows) by given ones (columns)"
+    print_table(title, ("", *columns), [(label, *row) for label, row in zip(rows, cells)])

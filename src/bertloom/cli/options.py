@@ -67,6 +67,10 @@ class TaskColumns:
     text: Annotated[str | None, Parameter(help="Column of the text, where it is not the training file's.")] = None
     pair: Annotated[str | None, Parameter(help="Column of the second text, likewise.")] = None
     label: Annotated[str | None, Parameter(help="Column of the label, likewise.")] = None
+    question: Annotated[str | None, Parameter(help="Column of the question, likewise.")] = None
+    context: Annotated[str | None, Parameter(help="Column of the text that is asked about, likewise.")] = None
+    answers: Annotated[str | None, Parameter(help="Column of the answers, likewise.")] = None
+    choices: Annotated[str | None, Parameter(help="Column of the choices, or columns by commas, likewise.")] = None
     columns: Annotated[str | None, Parameter(help="Names of a table's columns where it has no header.")] = None
     encoding: Annotated[str | None, Parameter(help="Encoding of text files.")] = None
     fallback: Annotated[str | None, Parameter(help="Encoding of lines that are not in it, as latin-1; counted.")] = None

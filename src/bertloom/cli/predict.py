@@ -34,7 +34,7 @@ def predict(
         Print one JSON object about what was written.
     """
     from bertloom.api import load
-    from bertloom.cli.show import print_json, remarks, say
+    from bertloom.cli.show import print_json, remarks, say, say_counts
     from bertloom.errors import InputError
     from bertloom.tasks.task import with_options
     from bertloom.tasks.writing import writer
@@ -49,16 +49,15 @@ def predict(
     loaded.task = task
     counts, done = ReadCounts(), 0
     with writer(output, task) as write, remarks.status("Predicting") as status:
-        for record, prediction in loaded.predictions(task.read(data, counts), tokens):
+        for record, prediction in loaded.predictions(task.read(data, counts), tokens, counts):
             write(record, prediction)
             done += 1
             if done % 100 == 0:
                 status.update(f"Predicting: {done:,} records")
         if not done:
             raise InputError("no records in it, at least one needed", data)
-    for what, number in counts.mended.items():
-        say(f"{number:,} × {what}")
+    say_counts(counts)
     if json:
-        print_json({"output": str(output), "records": done, "mended": dict(counts.mended)})
+        print_json({"output": str(output), "records": done, "mended": dict(+counts.mended)})
     elif output:
         say(f"{done:,} predictions in {output}")

@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from bertloom.text.sources import ReadCounts
+
 # Progress and remarks go to stderr, so that stdout holds results alone.
 remarks = Console(stderr=True, highlight=False)
 results = Console(highlight=False, soft_wrap=True)
@@ -29,6 +31,17 @@ results = Console(highlight=False, soft_wrap=True)
 def say(text: str) -> None:
     """A remark for whoever watches; never broken into lines, for commands in it are copied."""
     remarks.print(text, markup=False, soft_wrap=True)
+
+
+def say_counts(counts: ReadCounts) -> None:
+    """What was left out or mended while data was read."""
+    for what, number in (+counts.mended).items():
+        say(f"{number:,} × {what}")
+
+
+def score(value: float) -> str:
+    """A metric, or a count."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def command(*words: object) -> str:

@@ -61,18 +61,18 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         # Positions beyond those that pretraining reached are as they were made.
         task = replace(task, length=int(model.others[LENGTH]))
     train = load(task, recipe.train, counts)
-    task, skips = train.task, train.task.on_bad == "skip"
-    records = [one for one in train.records if task.gold(one) is not None] if skips else train.records
-    if not records:
+    if not train.records:
         raise InputError("no records in it, at least two needed", recipe.train)
-    task = task.learn(records)
+    task = train.task.learn(train.records)
     metric = recipe.metric or task.metrics[0]
     _require(recipe, task, metric, model)
-    learned = usable(task, records, counts)
-    counts.mended["record without a usable answer, left out"] += len(train.records) - len(records)
-    dev = usable(task, load(task, recipe.dev, counts).records, counts)
-    if not dev:
-        raise InputError("no records in it, at least one needed", recipe.dev)
+    learned = task.usable(train.records, counts)
+    dev = task.usable(load(task, recipe.dev, counts).records, counts)
+    for source, records in ((recipe.train, learned), (recipe.dev, dev)):
+        if not records:
+            raise InputError("no usable record in it, at least one needed", source)
+    if metric not in (known := task.metrics_on(dev)):
+        raise InputError(f"metric: {metric!r} given, dev has nothing of it; one of {', '.join(known)} allowed")
     for what, number in counts.mended.items():
         if number:
             say(f"{number:,} × {what}")
@@ -90,23 +90,8 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         if cut := sum(one.cut for one in examples):
             most = task.most(model.config)
             said = f"{cut:,} of {len(examples):,} {name} examples are longer than fits into {most} tokens and were cut"
-            say(said + (": --long windows reads them whole" if hasattr(task, "long") else ""))
+            say(f"{said}: {task.uncut}" if task.uncut else said)
     return Data(task, model, learned, dev, features, dev_features)
-
-
-def usable(task: Task, records: Sequence[Record], counts: ReadCounts) -> list[Record]:
-    """Those whose answer can be scored; one that cannot raises, or is counted where the user asked."""
-    kept = []
-    for record in records:
-        try:
-            task.require(record)
-        except InputError:
-            if task.on_bad == "error":
-                raise
-            counts.mended["record without a usable answer, left out"] += 1
-        else:
-            kept.append(record)
-    return kept
 
 
 def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
@@ -131,6 +116,9 @@ class Loaded:
 
 def load(task: Task, source: str, counts: ReadCounts) -> Loaded:
     """All records of a file."""
+    if source == "-":
+        # It is read twice, and read again where a run goes on.
+        raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", source)
     shown = task
     if type(task).shown is not Task.shown:
         names = [name.strip() for name in task.columns.split(",")] if task.columns else []

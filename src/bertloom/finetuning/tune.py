@@ -29,6 +29,8 @@ from bertloom.train.run import RECIPE, claim_folder, stop_signals
 
 # How far a restarted run's seed lies from the one that learned nothing.
 NEXT_SEED = 1000
+# On fewer dev records one answer to all may be right.
+SURE = 10
 Watch = Callable[[Finetuning, Step, dict[str, Scores]], None]
 
 
@@ -111,9 +113,13 @@ def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
 
 
 def _known(file: Path, recipe: Tuning) -> Tuning:
-    task, given = read_tuning(file)
+    try:
+        task, given = read_tuning(file)
+    except InputError:
+        task, given = None, {}
     if task != recipe.task.name:
-        raise InputError(f"is a fine-tuning for {task}, {recipe.task.name} given; give another --output", file.parent)
+        what = f"a fine-tuning for {task}" if task else "a run that is no fine-tuning"
+        raise InputError(f"is {what}, {recipe.task.name} given; give another --output", file.parent)
     return tuning(task, given)
 
 
@@ -174,7 +180,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
         "seconds": round(sum(row["seconds"] for row in trained), 1),
         "tokens": sum(row["tokens"] for row in trained),
         "samples_per_second": round(_samples(run, done) / max(1e-9, sum(row["seconds"] for row in trained)), 2),
-        "dead": task.dead(_decoded(task, work.data, logits), work.data.dev),
+        "dead": task.dead(_decoded(task, work.data, logits), work.data.dev) if len(work.data.dev) >= SURE else None,
         "over_fitting": remark,
     }
     write_json(folder / FILE, found)
@@ -236,7 +242,7 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     if confusion := task.confusion(predictions, data.dev):
         labels, matrix = confusion
         report["confusion"] = {"labels": labels, "matrix": matrix.tolist()}
-    card = finetuned_card(model.config, report)
+    card = finetuned_card(model.config, task, report)
     if (source / "model").is_dir():
         (folder / FILE).unlink(missing_ok=True)  # without it the run is not at its end
         shutil.rmtree(folder / "model", ignore_errors=True)
@@ -258,7 +264,7 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
 
 def _calibrated(task: Any, data: Data, logits: Any) -> tuple[Any, dict[str, float]]:
     """The task with the temperature that fits dev, and how far confidence lay from accuracy before and after."""
-    pairs = [pair for made, own in zip(data.dev_features, logits) for pair in task.choices(made, own)]
+    pairs = [pair for made, own in zip(data.dev_features, logits) for pair in task.decisions(made, own)]
     chosen, gold = [one for one, _ in pairs], [wanted for _, wanted in pairs]
     temperature = best_temperature(chosen, gold)
     fitted: Mapping[str, float] = {

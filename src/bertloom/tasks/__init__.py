@@ -19,8 +19,11 @@ TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classify, Tag, Answ
 __all__ = ["SETTINGS", "TASKS", "Task", "of_config"]
 
 
-def of_config(settings: Mapping[str, Any], where: object) -> Task | None:
-    """The task a `config.json` was fine-tuned for, ours or another library's; None where it was not."""
+def of_config(settings: Mapping[str, Any], outputs: Mapping[str, int], where: object) -> Task | None:
+    """The task a `config.json` was fine-tuned for, ours or another library's; None where it was not.
+
+    `outputs` are the sizes of the heads that are there, by name: labels of default names stand in no config.
+    """
     given = settings.get(SETTINGS)
     if given is not None:
         if not isinstance(given, dict) or given.get("task") not in TASKS:
@@ -35,4 +38,5 @@ def of_config(settings: Mapping[str, Any], where: object) -> Task | None:
         return None
     with blaming(where, "id2label: cannot be used"):
         named = {int(number): str(label) for number, label in (settings.get("id2label") or {}).items()}
-        return kind.foreign([named[number] for number in sorted(named)], settings.get("problem_type"))
+        labels = [named.get(number, f"LABEL_{number}") for number in range(outputs.get(kind().part, len(named)))]
+        return kind.foreign(labels, settings.get("problem_type"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +11,9 @@ import numpy as np
 
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
-from bertloom.files import read_json
 from bertloom.tasks import metrics
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, learned, option, softmax
-from bertloom.text.records import Place, Row, text_of
+from bertloom.text.records import Place, Row, json_of, require_characters, text_of
 from bertloom.text.sequence import sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
@@ -49,8 +47,14 @@ class Answer(Task):
     name: ClassVar[str] = "answer"
     architecture: ClassVar[str] = "BertForQuestionAnswering"
     part: ClassVar[str] = "qa_outputs"
+    pipeline: ClassVar[str] = "question-answering"
+    by_id: ClassVar[bool] = True
+    example: ClassVar[Row] = {"question": "Who lives in Paris?", "context": "Anna lives in Paris."}
     form: ClassVar[str] = '{"id": …, "question": …, "context": …, "answers": {"text": […], "answer_start": […]}}'
 
+    question: str = option("", "Column of the question; question unless given.")
+    context: str = option("", "Column of the text; context unless given.")
+    answers: str = option("", "Column of the answers; answers unless given.")
     stride: int = option(128, "Tokens that windows of a long text share.")
     longest: int = option(30, "Most tokens of an answer.")
     script: str = option(
@@ -75,14 +79,14 @@ class Answer(Task):
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
         """SQuAD's JSON, or a row for each question."""
         if plain_suffix(source) == ".json":
-            yield from self.made(_squad(source), counts)
+            yield from replace(self, question="", context="", answers="").made(_squad(source), counts)
         else:
             yield from super().read(source, counts)
 
     def record(self, row: Row, place: Place) -> Question:
         """A question, its text, and answers that stand where they are said to."""
-        context = text_of(row, "context", place)
-        answers = _answers(row, place)
+        context = text_of(row, self.context or "context", place)
+        answers = _answers(row, self.answers or "answers", place)
         for text, start in answers or ():
             there = context[start : start + len(text)]
             if there != text or start < 0:
@@ -90,7 +94,7 @@ class Answer(Task):
         return Question(
             place=place,
             id=identity_of(row),
-            question=text_of(row, "question", place),
+            question=text_of(row, self.question or "question", place),
             context=context,
             answers=answers,
         )
@@ -99,12 +103,9 @@ class Answer(Task):
 
     def learn(self, records: Sequence[Record]) -> Self:
         """Whether nothing may be the answer, and which script compares."""
-        questions = [cast(Question, record) for record in records]
-        seen: dict[str, Place] = {}
-        for one in questions:
-            self.require(one)
-            if one.id and seen.setdefault(one.id, one.place) is not one.place:
-                raise one.place.error(f"id {one.id!r} stands at {seen[one.id]} too, once allowed")
+        questions = [one for one in cast(Sequence[Question], records) if one.answers is not None]
+        if not questions:
+            self.require(records[0])
         if not any(one.answers for one in questions):
             raise questions[0].place.error("no question has an answer, at least one needed")
         script = self.script
@@ -118,7 +119,8 @@ class Answer(Task):
         """Answers, or the word that there are none."""
         one = cast(Question, record)
         if one.answers is None:
-            raise one.place.error(f"no answers, rows like {self.form} needed")
+            where = f"no answers in column {self.answers!r}" if self.answers else "no answers"
+            raise one.place.error(f"{where}, rows like {self.form} needed")
 
     def key(self, record: Record) -> Hashable:
         """Question and text."""
@@ -229,33 +231,40 @@ class Answer(Task):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """By the script."""
+        """By the script; where nothing may be the answer also of the questions with and without one."""
+        own = {"f1": "f1", "exact": "exact" if self.nothing else "exact_match"}
         if self.script == "korquad":
-            return ("korquad_f1", "korquad_exact")
-        if not self.nothing:
-            return ("f1", "exact_match")
-        return ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
+            own = {name: f"korquad_{name}" for name in own}
+        parts = ("HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact") if self.nothing else ()
+        return (*own.values(), *parts)
+
+    def metrics_on(self, records: Sequence[Record]) -> Sequence[str]:
+        """Without those of questions that dev has none of."""
+        found = {"HasAns" if cast(Question, record).answers else "NoAns" for record in records}
+        return [name for name in self.metrics if "Ans_" not in name or name.partition("_")[0] in found]
 
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
         """In percent, by the names of the official scripts."""
-        golds = [[text for text, _ in cast(Question, record).answers or ()] for record in records]
-        answers = [one["answer"] for one in predictions]
-        if self.script == "korquad":
-            scores = metrics.answer_scores(golds, answers, metrics.korquad_exact, metrics.korquad_f1)
-            return metrics.means(scores, {"f1": "korquad_f1", "exact": "korquad_exact"})
-        if not self.nothing:
-            scores = metrics.answer_scores(golds, answers, metrics.squad_exact, metrics.squad_f1)
-            return metrics.means(scores, {"f1": "f1", "exact": "exact_match"})
+        f1, exact, *_ = self.metrics
+        if self.nothing:
+            names = {"f1": f1, "exact": exact}
+            scores = self._with_nothing(predictions, records, self.threshold)
+            return {names.get(name, name): value for name, value in scores.items()}
+        script, answers = metrics.SCRIPTS[self.script], [one["answer"] for one in predictions]
+        found = metrics.answer_scores(_spellings(records), answers, script.exact, script.f1)
+        return metrics.means(found, {"f1": f1, "exact": exact})
+
+    def _with_nothing(
+        self, predictions: Sequence[Prediction], records: Sequence[Record], threshold: float
+    ) -> dict[str, float]:
         best, nulls = [one["best"] for one in predictions], [one["null"] for one in predictions]
-        return metrics.squad2(golds, best, nulls, self.threshold)
+        return metrics.with_nothing(_spellings(records), best, nulls, threshold, metrics.SCRIPTS[self.script])
 
     def tuned(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> Self:
         """The threshold of nothing that gives the best F1."""
         if not self.nothing:
             return self
-        golds = [[text for text, _ in cast(Question, record).answers or ()] for record in records]
-        best, nulls = [one["best"] for one in predictions], [one["null"] for one in predictions]
-        return replace(self, threshold=metrics.squad2(golds, best, nulls, 0.0)["best_f1_thresh"])
+        return replace(self, threshold=self._with_nothing(predictions, records, 0.0)["best_f1_thresh"])
 
     def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
         """Nothing to every question, where some have an answer."""
@@ -265,53 +274,45 @@ class Answer(Task):
         return repr(predictions[0]["answer"] or "nothing")
 
 
+def _spellings(records: Sequence[Record]) -> list[list[str]]:
+    """Of each question its gold answers."""
+    return [[text for text, _ in cast(Question, record).answers or ()] for record in records]
+
+
 def _squad(source: str) -> Iterator[tuple[Place, Row]]:
     """SQuAD's JSON: articles of paragraphs of questions."""
-    given, number = read_json_file(source), 0
+    given, number = json_of(source), 0
     try:
         for article in given["data"]:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     row = {**asked, "context": paragraph["context"]}
                     number += 1
-                    yield Place(f"{source}: question {asked.get('id', number)}"), row
+                    place = Place(f"{source}: question {asked.get('id', number)}")
+                    require_characters(row, place)
+                    yield place, row
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"is no SQuAD JSON: {type(error).__name__} {error}", source) from None
 
 
-def read_json_file(source: str) -> Any:
-    """The JSON of a file, compressed or not."""
-    from pathlib import Path
-
-    from bertloom.text.sources import open_bytes
-
-    if Path(source).suffix == ".json":
-        return read_json(Path(source))
-    with open_bytes(source) as stream:
-        try:
-            return json.load(stream)
-        except ValueError as error:
-            raise InputError(f"is not JSON: {error}", source) from None
-
-
-def _answers(row: Row, place: Place) -> tuple[tuple[str, int], ...] | None:
+def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] | None:
     """Spellings and starts, of SQuAD's list or the Hub's two lists; None where a row has no word on them."""
     impossible = row.get("is_impossible", False)
     if not isinstance(impossible, bool):
         raise place.error(f"is_impossible: {impossible!r} given, true or false allowed")
     if impossible:
         return ()
-    given = row.get("answers")
+    given = row.get(name)
     if given is None:
         return None
     with_place = partial(_checked, place=place)
     if isinstance(given, dict):
         texts, starts = given.get("text"), given.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-            raise place.error("answers hold no lists text and answer_start of one length")
+            raise place.error(f"{name} hold no lists text and answer_start of one length")
         return tuple(map(with_place, zip(texts, starts)))
     if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        raise place.error(f"answers: a {type(given).__name__} given, a list of texts with answer_start allowed")
+        raise place.error(f"{name}: a {type(given).__name__} given, a list of texts with answer_start allowed")
     return tuple(with_place((one.get("text"), one.get("answer_start"))) for one in given)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.files import read_text
-from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, option, softmax
+from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, named, option, softmax
 from bertloom.text.records import Place, Row, require_file, rows, text_of
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
@@ -29,6 +29,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ENDING = re.compile(r"(?:ending|choice|option|answer)_?(\d+)")
 CONTEXTS = ("context", "ctx", "passage", "article", "story", "sent1", "startphrase", "premise", "text")
 QUESTIONS = ("question", "sent2")
+CHOICES = ("choices", "endings", "options")
 LABELS = ("label", "answer", "gold")
 # An MCTest line: id, properties, story, then four times a question and four statements.
 MCTEST, MCTEST_COLUMNS = re.compile(r"mc\d+\."), 23
@@ -36,10 +37,11 @@ MCTEST, MCTEST_COLUMNS = re.compile(r"mc\d+\."), 23
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Record):
-    """A text, choices that may follow it, each with its question before it, and the number of the right one."""
+    """A text, choices that may follow it, a question before each of them, and the number of the right one."""
 
     context: str
     choices: tuple[str, ...]
+    question: str = ""
     right: int | None = None
 
 
@@ -50,8 +52,14 @@ class Choose(Task):
     name: ClassVar[str] = "choose"
     architecture: ClassVar[str] = "BertForMultipleChoice"
     pooled: ClassVar[bool] = True
+    pipeline: ClassVar[str] = "multiple-choice"
     form: ClassVar[str] = '{"context": …, "question": …, "choices": […], "label": 0}'
+    example: ClassVar[Row] = {"context": "It rained.", "choices": ["We got wet.", "We sang."]}
 
+    context: str = option("", "Column of the text; told by its name unless given.")
+    question: str = option("", "Column of the question before each choice; told by its name unless given.")
+    choices: str = option("", "Column of the list of choices, or their columns by commas; told unless given.")
+    label: str = option("", "Column of the right one; told by its name unless given.")
     questions: bool = option(False, "Whether MCTest's questions stand before its choices; statements hold them.")
 
     # Reading
@@ -60,7 +68,8 @@ class Choose(Task):
         """Rows, or MCTest's lines with the answers beside them."""
         require_file(source)
         if plain_suffix(source) == ".tsv" and not self.columns and MCTEST.match(_beginning(source)):
-            yield from self.made(self._mctest(source, counts), counts)
+            own = replace(self, context="", question="", choices="", label="")
+            yield from own.made(self._mctest(source, counts), counts)
         else:
             yield from super().read(source, counts)
 
@@ -94,46 +103,43 @@ class Choose(Task):
 
     def record(self, row: Row, place: Place) -> Choice:
         """A row: a context, perhaps a question, and choices as a list or as ending0, ending1, …"""
-        context = next((name for name in CONTEXTS if name in row), "context")
-        asked = next((name for name in QUESTIONS if isinstance(row.get(name), str)), None)
-        choices = next((row[name] for name in ("choices", "endings", "options") if name in row), None)
-        if choices is None:
-            endings = sorted((int(match[1]), name) for name in row if (match := ENDING.fullmatch(name)))
-            choices = [row[name] for _, name in endings]
-        if (
-            not isinstance(choices, list)
-            or len(choices) < 2
-            or not all(isinstance(one, str) and one for one in choices)
-        ):
-            raise place.error(f"no two or more choices in it, rows like {self.form} allowed")
-        before = f"{row[asked]} " if asked else ""
+        choices = self._choices(row, place)
+        asked = named(row, self.question, QUESTIONS)
+        if self.question and not asked:
+            raise place.error(f"no column {self.question!r}, columns given: {', '.join(map(repr, row))[:200]}")
         return Choice(
             place=place,
             id=identity_of(row),
-            context=text_of(row, context, place),
-            choices=tuple(f"{before}{one}" for one in choices),
-            right=_right(row, choices, place),
+            context=text_of(row, self.context or named(row, "", CONTEXTS) or "context", place),
+            question=text_of(row, asked, place) if asked and row[asked] not in (None, "") else "",
+            choices=choices,
+            right=_right(row, named(row, self.label, LABELS), choices, place),
         )
+
+    def _choices(self, row: Row, place: Place) -> tuple[str, ...]:
+        """From the columns that were named, a list, or columns with numbers in their names."""
+        given = [name.strip() for name in self.choices.split(",") if name.strip()]
+        listed = named(row, self.choices, CHOICES) if len(given) < 2 else None
+        numbered = [(int(match[1]), name) for name in row if (match := ENDING.fullmatch(name))]
+        columns = given if len(given) > 1 else [] if given else [name for _, name in sorted(numbered)]
+        found = row[listed] if listed else [row.get(name) for name in columns]
+        if not isinstance(found, list) or len(found) < 2 or not all(isinstance(one, str) and one for one in found):
+            where = f"in {self.choices}" if self.choices else f"in it, rows like {self.form} allowed"
+            raise place.error(f"no two or more choices {where}")
+        return tuple(found)
 
     # Learning
 
     def require(self, record: Record) -> None:
         """A right choice."""
         if cast(Choice, record).right is None:
-            raise record.place.error(
-                "no right choice, a label needed: a number from 0, a letter or a text; MCTest keeps them in NAME.ans"
-            )
-
-    def learn(self, records: Sequence[Record]) -> Choose:
-        """Nothing but that every record can be learned from."""
-        for record in records:
-            self.require(record)
-        return self
+            where = f"no right choice in column {self.label!r}" if self.label else "no right choice, a label needed"
+            raise record.place.error(f"{where}: a number from 0, a letter or a text; MCTest keeps them in NAME.ans")
 
     def key(self, record: Record) -> Hashable:
-        """Context and choices."""
+        """Context, question and choices."""
         one = cast(Choice, record)
-        return (one.context, one.choices)
+        return (one.context, one.question, one.choices)
 
     def gold(self, record: Record) -> Hashable:
         """The number of the right one."""
@@ -155,7 +161,8 @@ class Choose(Task):
             raise InputError("choose: a model with type_vocab_size 1 given, 2 needed to tell context and choice apart")
         made, free = [cast(Choice, record) for record in records], room(self.most(config), True)
         contexts = tokenizer.ids([one.context for one in made], special=False)
-        endings = iter(tokenizer.ids([choice for one in made for choice in one.choices], special=False))
+        spelt = [f"{one.question} {choice}".lstrip() for one in made for choice in one.choices]
+        endings = iter(tokenizer.ids(spelt, special=False))
         features = []
         for one, context in zip(made, contexts):
             parts, cut = [], False
@@ -205,7 +212,7 @@ class Choose(Task):
         """True."""
         return True
 
-    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
         """A record's one choice."""
         yield logits[0][:, 0], int(features[0].targets[TARGET][1].argmax())
 
@@ -225,7 +232,7 @@ class Choose(Task):
         """One number always."""
         numbers = {one["choice"] for one in predictions}
         wanted = {cast(Choice, record).right for record in records}
-        return f"choice {numbers.pop()}" if len(numbers) == 1 and len(wanted) > 1 and len(predictions) > 4 else None
+        return f"choice {numbers.pop()}" if len(numbers) == 1 and len(wanted) > 1 else None
 
     def labels_in_config(self) -> dict[str, Any]:
         """`transformers` wants none."""
@@ -237,24 +244,26 @@ def _beginning(source: str) -> str:
         return file.read(20).decode("utf-8", "replace").removeprefix("\ufeff")
 
 
-def _right(row: Row, choices: Sequence[str], place: Place) -> int | None:
+def _right(row: Row, name: str | None, choices: Sequence[str], place: Place) -> int | None:
     """The number of the right choice: given as a number from 0, a letter or the text; None where it is not given."""
-    name = next((name for name in LABELS if row.get(name) not in (None, "")), None)
-    if name is None:
+    value = row[name] if name else None
+    # -1 is the Hub's way to leave one out.
+    if value in (None, "", -1, "-1"):
         return None
-    value = row[name]
-    if value in (-1, "-1"):
-        return None  # the Hub's way to leave one out
-    number = -1
-    if isinstance(value, int | float | str) and re.fullmatch(r"\d+(\.0)?", str(value)):
-        number = int(float(value))
-    if isinstance(value, str) and value in choices:
-        if 0 <= number < len(choices) and choices.index(value) != number:
-            raise place.error(f"{name} {value!r} is a number and a choice too, one of both allowed; give a letter")
-        return choices.index(value)
-    if isinstance(value, str) and len(value) == 1 and value.upper() in LETTERS[: len(choices)]:
-        return LETTERS.index(value.upper())
-    if not 0 <= number < len(choices):
+    said = str(value).strip() if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    readings = {number for number, choice in enumerate(choices) if choice == value}
+    if re.fullmatch(r"\d{1,9}(\.0)?", said):
+        readings.add(int(said.partition(".")[0]))
+    if len(said) == 1 and said.upper() in LETTERS:
+        readings.add(LETTERS.index(said.upper()))
+    right = {number for number in readings if number < len(choices)}
+    if len(right) > 1:
+        both = " or ".join(map(str, sorted(right)))
+        raise place.error(
+            f"{name} {value!r} may be choice {both}; a number, letter or text that means one alone allowed"
+        )
+    if not right:
         last = LETTERS[min(len(choices), len(LETTERS)) - 1]
-        raise place.error(f"{name} {value!r} given, 0 to {len(choices) - 1}, A to {last} or a choice's text allowed")
-    return number
+        given = repr(value)[:60]
+        raise place.error(f"{name} {given} given, 0 to {len(choices) - 1}, A to {last} or a choice's text allowed")
+    return right.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from bertloom.tasks.task import (
     label_names,
     learned,
     option,
+    require_features,
     softmax,
 )
 from bertloom.text.records import Place, Row, text_of
@@ -74,7 +76,10 @@ class Classify(Task):
 
     name: ClassVar[str] = "classify"
     architecture: ClassVar[str] = "BertForSequenceClassification"
+    pipeline: ClassVar[str] = "text-classification"
     form: ClassVar[str] = '{"text": …, "label": …}'
+    example: ClassVar[Row] = {"text": "A fine text."}
+    uncut: ClassVar[str] = "--long windows reads them whole"
 
     text: str = option("", "Column of the text; told by its name unless given.")
     pair: str = option("", "Column of the second text; told by its name unless given, none for no second text.")
@@ -102,6 +107,7 @@ class Classify(Task):
         object.__setattr__(self, "weights", tuple(self.weights))
         if self.stride < 0:
             raise InputError(f"stride: {self.stride} given, at least 0 allowed")
+        require_features(self.body, self.features_from)
 
     @property
     def part(self) -> str:  # type: ignore[override]
@@ -114,6 +120,11 @@ class Classify(Task):
         return not self.features_from
 
     # Reading
+
+    @property
+    def plain(self) -> str:
+        """The first text's."""
+        return self.text or "text"
 
     def shown(self, row: Row, place: Place) -> Self:
         """Columns by their names."""
@@ -134,7 +145,7 @@ class Classify(Task):
         return Text(
             place=place,
             id=identity_of(row),
-            text=text_of(row, self.text or "text", place),
+            text=text_of(row, self.plain, place),
             pair=text_of(row, self.pair, place) if self.pair not in ("", "none") else None,
             labels=self._labels(row, place),
         )
@@ -160,10 +171,9 @@ class Classify(Task):
 
     def learn(self, records: Sequence[Record]) -> Self:
         """The kind of problem, the labels in order, and their weights."""
-        rows = cast(Sequence[Text], records)
-        for row in rows:
-            if row.labels is None:
-                raise self._unlabelled(row)
+        rows = [row for row in cast(Sequence[Text], records) if row.labels is not None]
+        if not rows:
+            raise self._unlabelled(cast(Text, records[0]))
         given = [row.labels or () for row in rows]
         problem = self.problem
         if problem == "auto":
@@ -177,19 +187,17 @@ class Classify(Task):
                 problem = REGRESSION if decimal else SINGLE
         made = replace(self, problem=problem)
         if problem == REGRESSION:
-            for row in rows:
-                made.require(row)
-            scores = [float(one[0]) for one in given]
+            scores = [score for one in given if len(one) == 1 and (score := _number(one[0])) is not None]
+            if not scores:
+                made.require(rows[0])
             return replace(made, labels=(), middle=float(np.mean(scores)))
         if problem == SINGLE:
-            many = next((row for row in rows if len(row.labels or ()) != 1), None)
-            if many:
-                raise many.place.error(
-                    f"{len(many.labels or ())} labels given, one allowed; --problem multi takes several"
-                )
+            given = [one for one in given if len(one) == 1]
         counts = Counter(label for one in given for label in one)
         labels = in_order(counts)
         if len(labels) < 2:
+            for row in rows:
+                replace(made, labels=labels).require(row)
             raise rows[0].place.error(f"every label is {list(labels)!r}, two different ones needed")
         weights: tuple[float, ...] = ()
         if self.class_weights:
@@ -197,8 +205,8 @@ class Classify(Task):
             inverse = np.array([1 / counts[label] for label in labels])
             weights = tuple((inverse * counts.total() / len(labels)).tolist())
             if problem == MULTI:
-                # How much rarer a label is than its absence.
-                weights = tuple(len(rows) / counts[label] - 1 for label in labels)
+                # How much rarer a label is than its absence; one that is always there counts as absent once.
+                weights = tuple(max(1, len(rows) - counts[label]) / counts[label] for label in labels)
         return replace(made, labels=labels, weights=weights)
 
     def _unlabelled(self, row: Text) -> InputError:
@@ -218,6 +226,8 @@ class Classify(Task):
             if len(row.labels) != 1 or _number(row.labels[0]) is None:
                 raise row.place.error(f"score {' '.join(row.labels)!r} given, a number allowed")
             return
+        if self.problem == SINGLE and len(row.labels) != 1:
+            raise row.place.error(f"{len(row.labels)} labels given, one allowed; --problem multi takes several")
         for label in row.labels:
             if label not in self.labels:
                 known = ", ".join(map(repr, self.labels[:10])) + (" …" if len(self.labels) > 10 else "")
@@ -374,7 +384,7 @@ class Classify(Task):
         """Where there is one label."""
         return self.problem == SINGLE
 
-    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
         """A record's one choice."""
         yield np.concatenate(logits).mean(0), int(features[0].targets[TARGET][1][0])
 
@@ -430,9 +440,10 @@ class Classify(Task):
 
 
 def _label(value: Any, place: Place) -> str:
-    if isinstance(value, str | int | float):
-        return str(value).strip()
-    raise place.error(f"label {value!r} given, a text or number allowed")
+    told = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    if not told or not str(value).strip():
+        raise place.error(f"label {value!r} given, a text or number allowed")
+    return str(value).strip()
 
 
 def _number(text: str) -> float | None:

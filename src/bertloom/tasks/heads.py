@@ -58,11 +58,11 @@ class FeatureHead(nn.Module):
         for name, value, known in (("features-from", features, FEATURES), ("body", body, BODIES)):
             if value not in known:
                 raise InputError(f"{name}: {nearest(value, known)}")
-        chosen = range(config.num_hidden_layers + 1)[FEATURES[features]]
-        if features != "last" and len(chosen) < min(4, len(range(9)[FEATURES[features]])):
-            raise InputError(
-                f"features-from: {features} given, a model of more than {config.num_hidden_layers} layers needed"
-            )
+        layers = config.num_hidden_layers
+        chosen, wanted = range(layers + 1)[FEATURES[features]], range(9)[FEATURES[features]]
+        # The embeddings are no layer.
+        if len(chosen) < len(wanted) or (features != "embeddings" and 0 in chosen):
+            raise InputError(f"features-from: {features} given, a model of more than {layers} layers needed")
         self.features, self.pooled = features, pooled
         width = config.hidden_size * (len(chosen) if features == "concat" else 1)
         # Softmax of these mixes the layers, and one number scales the mix (Peters et al. 2018, §3.2).

@@ -6,6 +6,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -120,40 +121,34 @@ def korquad_words(text: str) -> list[str]:
     return text.translate(QUOTES).lower().translate(PUNCTUATION).split()
 
 
-def _f1(gold: Sequence[str], given: Sequence[str]) -> float:
-    common = (Counter(gold) & Counter(given)).total()
-    if not common:
-        return 0.0
-    precision, recall = common / len(given), common / len(gold)
-    return 2 * precision * recall / (precision + recall)
+@dataclass(frozen=True)
+class Script:
+    """How an official script compares two answers: by the same `words`, and by the overlap of their `parts`."""
+
+    words: Callable[[str], list[str]]
+    parts: Callable[[list[str]], Sequence[str]]
+
+    def exact(self, gold: str, given: str) -> float:
+        """Whether the words are the same."""
+        return float(self.words(gold) == self.words(given))
+
+    def f1(self, gold: str, given: str) -> float:
+        """Overlap of parts; 0 where either has none (SQuAD 1.1's script, KorQuAD's)."""
+        wanted, got = self.parts(self.words(gold)), self.parts(self.words(given))
+        common = (Counter(wanted) & Counter(got)).total()
+        if not common:
+            return 0.0
+        precision, recall = common / len(got), common / len(wanted)
+        return 2 * precision * recall / (precision + recall)
+
+    def f1_or_nothing(self, gold: str, given: str) -> float:
+        """The same, but where either has no words, whether both have none (SQuAD 2.0's script)."""
+        wanted, got = self.words(gold), self.words(given)
+        return self.f1(gold, given) if wanted and got else float(wanted == got)
 
 
-def squad_f1(gold: str, given: str) -> float:
-    """Overlap of words (SQuAD 1.1's script)."""
-    return _f1(squad_tokens(gold), squad_tokens(given))
-
-
-def squad2_f1(gold: str, given: str) -> float:
-    """The same, but where either has no words, whether both have none (SQuAD 2.0's script)."""
-    wanted, got = squad_tokens(gold), squad_tokens(given)
-    return float(wanted == got) if not wanted or not got else _f1(wanted, got)
-
-
-def squad_exact(gold: str, given: str) -> float:
-    """Whether the words are the same."""
-    return float(squad_tokens(gold) == squad_tokens(given))
-
-
-def korquad_f1(gold: str, given: str) -> float:
-    """Overlap of characters."""
-    return _f1("".join(korquad_words(gold)), "".join(korquad_words(given)))
-
-
-def korquad_exact(gold: str, given: str) -> float:
-    """Whether the words are the same."""
-    return float(korquad_words(gold) == korquad_words(given))
-
-
+# KorQuAD counts characters.
+SCRIPTS = {"squad": Script(squad_tokens, list), "korquad": Script(korquad_words, "".join)}
 Scorer = Callable[[str, str], float]
 
 
@@ -168,8 +163,8 @@ def answer_scores(golds: Sequence[Sequence[str]], given: Sequence[str], exact: S
     return {"exact": best_over(wanted, given, exact), "f1": best_over(wanted, given, f1)}
 
 
-def squad2(
-    golds: Sequence[Sequence[str]], given: Sequence[str], null_scores: Sequence[float], threshold: float
+def with_nothing(
+    golds: Sequence[Sequence[str]], given: Sequence[str], null_scores: Sequence[float], threshold: float, script: Script
 ) -> dict[str, float]:
     """The figures of SQuAD 2.0's script, in percent: `given` are the answers where there has to be one.
 
@@ -177,8 +172,8 @@ def squad2(
     hindsight.
     """
     # Answers of nothing but articles and punctuation are none.
-    wanted = [[answer for answer in answers if squad_tokens(answer)] for answers in golds]
-    raw = answer_scores(wanted, given, squad_exact, squad2_f1)
+    wanted = [[answer for answer in answers if script.words(answer)] for answers in golds]
+    raw = answer_scores(wanted, given, script.exact, script.f1_or_nothing)
     # As the script has it: which questions have an answer is asked of the text as given.
     answered = np.array([bool(answers) for answers in golds], bool)
     nulls = np.asarray(null_scores, np.float64)

@@ -12,6 +12,7 @@ from torch import nn
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task
+from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
 
 # Records of a stream that are read before the first is answered, so that lengths can be sorted.
@@ -54,11 +55,16 @@ def predicted(
     tokenizer: Tokenizer,
     records: Iterable[Record],
     tokens: int = TOKENS_AT_ONCE,
+    counts: ReadCounts | None = None,
 ) -> Iterator[tuple[Record, Prediction]]:
-    """Each record with the task's answer to it; a stream of any length is held a thousand records at a time."""
-    stream = iter(records)
+    """Each record with the task's answer to it; a stream of any length is held a thousand records at a time.
+
+    Texts that are cut are counted in `counts`.
+    """
+    stream, counts = iter(records), counts or ReadCounts()
     while chunk := list(islice(stream, AT_ONCE)):
         made = task.features(chunk, tokenizer, encoder.config)
+        counts.mended["text longer than fits, cut"] += sum(any(one.cut for one in features) for features in made)
         logits, _ = outputs(task, encoder, head, [one for features in made for one in features], tokens)
         for record, features, own in zip(chunk, made, grouped(map(len, made), logits)):
             yield record, task.decode(record, features, own)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, islice, pairwise
+from itertools import chain, compress, islice, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
@@ -27,7 +29,9 @@ from bertloom.tasks.task import (
     identity_of,
     label_names,
     learned,
+    named,
     option,
+    require_features,
     softmax,
 )
 from bertloom.text.records import Place, Row, in_rows, require_file, rows, text_of
@@ -45,6 +49,7 @@ WORDS, TAGS, SPANS = ("tokens", "words"), ("ner_tags", "tags", "pos_tags", "labe
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 WAYS = ("auto", *schemes.SCHEMES, schemes.PLAIN)
 ILLEGAL = ("refuse", "repair")
+DECODINGS = ("legal", "argmax")
 Unit = tuple[int, int]
 Lines = list[tuple[int, str]]
 
@@ -69,6 +74,8 @@ class Tag(Task):
 
     name: ClassVar[str] = "tag"
     architecture: ClassVar[str] = "BertForTokenClassification"
+    pipeline: ClassVar[str] = "token-classification"
+    example: ClassVar[Row] = {"text": "Anna lives in Paris."}
     form: ClassVar[str] = (
         '{"text": …, "entities": [{"start": …, "end": …, "label": …}]} or {"tokens": […], "tags": […]}'
     )
@@ -82,6 +89,9 @@ class Tag(Task):
         "", "Frozen encoder, its features into a new head: " + ", ".join(FEATURES) + ".", ("", *FEATURES)
     )
     body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
+    decoding: str = option(
+        "legal", "How tags are chosen: legal, the likeliest legal sequence, or argmax, each by itself.", DECODINGS
+    )
     labels: tuple[str, ...] = learned(())
     # Whether training texts were given in words, as other texts then are cut.
     by_words: bool = learned(False)
@@ -91,6 +101,7 @@ class Tag(Task):
         object.__setattr__(self, "labels", tuple(self.labels))
         if self.stride < 0:
             raise InputError(f"stride: {self.stride} given, at least 0 allowed")
+        require_features(self.body, self.features_from)
 
     @property
     def part(self) -> str:  # type: ignore[override]
@@ -116,8 +127,12 @@ class Tag(Task):
             comment = "#" if universal else "## " if any("\t" in line for _, line in beginning) else None
             groups = _groups(chain(beginning, numbered), comment)
             first = list(islice(groups, 200))
-            # One character a line, spaces among them, is how texts are tagged whose words have parts of their own.
+            # One character a line, spaces among them, is how texts are tagged whose words have parts of their own;
+            # a file without a space is what the training file was.
             characters = any(line.startswith(" \t") for held in first for _, line in held)
+            if self.labels and not self.by_words and not characters:
+                cells = [line.split("\t")[0] for held in first for _, line in held]
+                characters = sum(len(cell) == 1 for cell in cells) > 0.9 * len(cells)
             for held in chain(first, groups):
                 yield from self._sentence(source, held, universal, characters, counts)
 
@@ -185,28 +200,29 @@ class Tag(Task):
 
     def record(self, row: Row, place: Place) -> Tagged:
         """A JSON row: words with tags, or a text with spans."""
-        words = next(
-            (name for name in ((self.text,) if self.text in row else WORDS) if isinstance(row.get(name), list)), None
-        )
+        # Numbers and CoNLL-U's names are columns of lines.
+        text, label = ("" if _of_lines(one) else one for one in (self.text, self.label))
+        words = named(row, text, WORDS)
         identity = identity_of(row)
-        if words:
+        if words and isinstance(row[words], list):
             given = row[words]
             if not given or not all(isinstance(word, str) and word for word in given):
                 raise place.error(f"field {words!r} holds no list of words")
-            label = next((name for name in ((self.label,) if self.label in row else TAGS) if name in row), None)
-            tags = row[label] if label else None
-            if tags is not None and (not isinstance(tags, list) or len(tags) != len(given)):
-                raise place.error(f"field {label!r} holds no list of {len(given)} tags, as many as words needed")
-            text, units = _joined(given, " ")
-            tagged = None if tags is None else tuple(map(str, tags))
-            return Tagged(place=place, id=identity, text=text, units=units, words=True, tags=tagged)
-        text = text_of(row, self.text or "text", place)
-        label = next((name for name in ((self.label,) if self.label in row else SPANS) if name in row), None)
-        if label is None and self.by_words:
-            return Tagged(place=place, id=identity, text=text, units=_words(text), words=True, given=False)
-        units = tuple((number, number + 1) for number in range(len(text)))
-        tags = None if label is None else _tags_of_spans(row[label], text, label, place)
-        return Tagged(place=place, id=identity, text=text, units=units, words=False, tags=tags)
+            tags = _tags(row, named(row, label, TAGS), len(given), place)
+            whole, units = _joined(given, " ")
+            return Tagged(place=place, id=identity, text=whole, units=units, words=True, tags=tags)
+        whole = text_of(row, text or "text", place)
+        spans = named(row, label, SPANS)
+        if spans is None and self.by_words:
+            return Tagged(place=place, id=identity, text=whole, units=_words(whole), words=True, given=False)
+        units = tuple((number, number + 1) for number in range(len(whole)))
+        tags = None if spans is None else _tags_of_spans(row[spans], whole, spans, place)
+        return Tagged(place=place, id=identity, text=whole, units=units, words=False, tags=tags)
+
+    @property
+    def plain(self) -> str:
+        """The text's, where it is one of rows."""
+        return "text" if _of_lines(self.text) else self.text or "text"
 
     # Learning
 
@@ -214,16 +230,13 @@ class Tag(Task):
     def foreign(cls, labels: Sequence[str], problem: str | None) -> Self:
         """Entities where the labels are IOB2's, else plain labels."""
         entities = schemes.told([labels]) != schemes.PLAIN and all(label[:2] in ("O", "B-", "I-") for label in labels)
-        return cls(labels=tuple(labels), scheme="iob2" if entities else schemes.PLAIN)
+        return cls(labels=tuple(labels), scheme="iob2" if entities else schemes.PLAIN, by_words=True)
 
     def learn(self, records: Sequence[Record]) -> Self:
         """The scheme, and the labels: IOB2 of every type, or plain ones."""
-        tagged = [cast(Tagged, record) for record in records]
-        for one in tagged:
-            if one.tags is None:
-                raise one.place.error(
-                    f"no tags, one for each word needed: CoNLL's last column, or JSON like {self.form}"
-                )
+        tagged = [one for one in cast(Sequence[Tagged], records) if one.tags is not None]
+        if not tagged:
+            self.require(records[0])
         scheme = self.scheme if self.scheme != "auto" else schemes.told([one.tags or () for one in tagged])
         made = replace(self, scheme=scheme, by_words=tagged[0].words)
         if scheme == schemes.PLAIN:
@@ -231,10 +244,14 @@ class Tag(Task):
             if len(labels) < 2:
                 raise tagged[0].place.error(f"every tag is {labels[0]!r}, two different ones needed")
             return replace(made, labels=labels)
-        types = sorted({span.label for one in tagged for span in made.spans(one)})
+        types: set[str] = set()
+        for one in tagged:
+            with suppress(InputError):
+                types.update(span.label for span in made.spans(one))
         if not types:
+            made.spans(tagged[0])
             raise tagged[0].place.error("no entity in any sentence, tags other than O needed")
-        return replace(made, labels=(schemes.OUTSIDE, *(f"{kind}-{label}" for label in types for kind in "BI")))
+        return replace(made, labels=(schemes.OUTSIDE, *(f"{kind}-{label}" for label in sorted(types) for kind in "BI")))
 
     def spans(self, record: Tagged) -> list[schemes.Span]:
         """A record's gold entities by units; tags that are not legal raise, or are mended where the user asked."""
@@ -257,9 +274,11 @@ class Tag(Task):
         """Tags of the training file."""
         one = cast(Tagged, record)
         if one.tags is None:
-            raise one.place.error("no tags, one for each word needed")
+            where = f"no tags in field {self.label!r}" if self.label else "no tags"
+            raise one.place.error(f"{where}, one for each word needed: CoNLL's last column, or JSON like {self.form}")
         for number, tag in enumerate(self._gold_tags(one)):
-            if tag not in self.labels:
+            # Another library's model may begin its entities with I-.
+            if tag not in self.labels and (self.scheme == schemes.PLAIN or f"I{tag[1:]}" not in self.labels):
                 line = one.lines[number] if one.lines else one.place.line
                 known = ", ".join(self.labels[:12]) + (" …" if len(self.labels) > 12 else "")
                 raise InputError(
@@ -345,8 +364,7 @@ class Tag(Task):
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """Entities with character offsets and probabilities, and the tag of every unit of a text given in words.
 
-        The tags are the likeliest legal sequence. A word that the vocabulary makes nothing of belongs to what is
-        around it.
+        A word that the vocabulary makes nothing of belongs to what is around it.
         """
         one = cast(Tagged, record)
         units = np.concatenate([feature.where for feature in features]) if features else np.zeros((0, 2), np.int64)
@@ -362,7 +380,8 @@ class Tag(Task):
                     # Later characters of a piece, and what no piece stands for.
                     tags[unit], sure[unit] = (tags[unit - 1], sure[unit - 1]) if unit else (self.labels[0], 0.0)
             return {"tags": tags, "probabilities": sure}
-        best = _likeliest(np.log(shares + 1e-30), self.labels)
+        legal = self.decoding == "legal"
+        best = _likeliest(np.log(shares + 1e-30), self.labels) if legal else shares.argmax(1).tolist()
         found = schemes.spans([self.labels[number] for number in best], "iob2")
         spans = [schemes.Span(int(units[span.start, 0]), int(units[span.stop - 1, 1]), span.label) for span in found]
         entities = []
@@ -375,6 +394,9 @@ class Tag(Task):
         made: Prediction = {"text": one.text, "entities": entities}
         if one.words and one.given:
             made["tags"] = schemes.iob2(len(one.units), spans)
+            if not legal:
+                for (unit, _), number in zip(units, best):
+                    made["tags"][unit] = self.labels[number]
         return made
 
     @property
@@ -382,7 +404,7 @@ class Tag(Task):
         """True."""
         return True
 
-    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
         """Every labelled piece is one."""
         for feature, rows_ in zip(features, logits):
             yield from zip(rows_, map(int, feature.targets[TARGET][1]))
@@ -394,8 +416,17 @@ class Tag(Task):
         """Entity F1, strict, or accuracy of plain labels."""
         if self.scheme == schemes.PLAIN:
             return ("accuracy", "f1_macro_tags")
-        types = (f"f1/{label[2:]}" for label in self.labels if label.startswith("B-"))
-        return ("f1", "f1_conlleval", "f1_macro", "precision", "recall", *types)
+        types = dict.fromkeys(f"f1/{label[2:]}" for label in self.labels if label != schemes.OUTSIDE)
+        return ("f1", "f1_conlleval", "f1_macro", "precision", "recall", "character_f1", *types)
+
+    def metrics_on(self, records: Sequence[Record]) -> Sequence[str]:
+        """F1 of types that dev has, and over characters where its texts are given by them."""
+        tagged = cast(Sequence[Tagged], records)
+        if self.scheme == schemes.PLAIN:
+            return self.metrics
+        types = {f"f1/{span.label}" for one in tagged for span in self.spans(one)}
+        absent = {"character_f1"} if all(one.words for one in tagged) else set()
+        return [name for name in self.metrics if name not in absent and ("/" not in name or name in types)]
 
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
         """By seqeval over words; texts tagged by characters also by KLUE's macro F1 over characters."""
@@ -406,13 +437,21 @@ class Tag(Task):
         given = [self._unit_tags(one, prediction) for one, prediction in zip(tagged, predictions)]
         scores = metrics.entities(gold, given)
         if not all(one.words for one in tagged):
-            scores["character_f1"] = metrics.single_tags(gold, given)["f1_macro_tags"]
+            # Spaces have no say, as in KLUE's own script.
+            filled = [[not one.text[start:end].isspace() for start, end in one.units] for one in tagged]
+            sides = ([list(compress(tags, own)) for tags, own in zip(side, filled)] for side in (gold, given))
+            scores["character_f1"] = metrics.single_tags(*sides)["f1_macro_tags"]
         return scores
 
     def _unit_tags(self, record: Tagged, prediction: Prediction) -> list[str]:
         if record.words:
             return list(prediction["tags"])
-        found = [schemes.Span(one["start"], one["end"], one["label"]) for one in prediction["entities"]]
+        # Units need not be single code points.
+        starts = [start for start, _ in record.units]
+        found = [
+            schemes.Span(bisect_right(starts, one["start"]) - 1, bisect_left(starts, one["end"]), one["label"])
+            for one in prediction["entities"]
+        ]
         return schemes.iob2(len(record.units), found)
 
     def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
@@ -427,6 +466,24 @@ class Tag(Task):
     def labels_in_config(self) -> dict[str, Any]:
         """Names of the tags."""
         return label_names(self.labels)
+
+
+def _of_lines(column: str) -> bool:
+    """Whether a column's name is one of CoNLL's lines, and not of a row."""
+    return column.isdigit() or column.lower() in CONLLU
+
+
+def _tags(row: Row, name: str | None, count: int, place: Place) -> tuple[str, ...] | None:
+    """A row's list of tags, one for each word; None where it has none."""
+    if name is None or row[name] is None:
+        return None
+    given = row[name]
+    if not isinstance(given, list) or len(given) != count:
+        raise place.error(f"field {name!r} holds no list of {count} tags, as many as words needed")
+    for tag in given:
+        if not isinstance(tag, str | int) or isinstance(tag, bool) or tag == "":
+            raise place.error(f"field {name!r} holds the tag {tag!r}, texts allowed")
+    return tuple(map(str, given))
 
 
 def _groups(numbered: Iterable[tuple[int, str]], comment: str | None) -> Iterator[Lines]:
@@ -520,11 +577,13 @@ def _likeliest(scores: Array, labels: Sequence[str]) -> list[int]:
     """The best legal IOB2 sequence of log-probabilities (n, K), by Viterbi's algorithm."""
     if not len(scores):
         return []
+    # A model of types without a B- begins its entities with I-.
+    inside = [label.startswith("I-") and f"B-{label[2:]}" in labels for label in labels]
     legal = np.array(
-        [[not now.startswith("I-") or before in (now, f"B-{now[2:]}") for now in labels] for before in labels]
+        [[not on or before in (now, f"B-{now[2:]}") for on, now in zip(inside, labels)] for before in labels]
     )
     moves = np.where(legal, 0.0, -np.inf)
-    begins = np.where([label.startswith("I-") for label in labels], -np.inf, 0.0)
+    begins = np.where(inside, -np.inf, 0.0)
     total, back = scores[0] + begins, []
     for row in scores[1:]:
         ways = total[:, None] + moves

@@ -77,8 +77,15 @@ class Task(ABC):
     part: ClassVar[str] = "classifier"
     # Whether the head stands on the pooled first token.
     pooled: ClassVar[bool] = False
-    # The form of a record when it is written as JSON, for messages.
+    # The form of a record when it is written as JSON, for messages, and a record to show how the model is asked.
     form: ClassVar[str] = ""
+    example: ClassVar[Row] = {}
+    # How the Hub names what such models do.
+    pipeline: ClassVar[str]
+    # Whether official scripts know records by their ids, so that none may stand twice.
+    by_id: ClassVar[bool] = False
+    # What may be done about texts that are cut.
+    uncut: ClassVar[str] = ""
 
     length: int = option(0, "Most tokens of a sequence; 0 for as many as the model has learned positions.")
     columns: str = option("", "Names of a table's columns, by commas, where its first line is no header.")
@@ -122,6 +129,11 @@ class Task(ABC):
         """The task with what a file's first row tells: which columns hold what."""
         return self
 
+    @property
+    def plain(self) -> str:
+        """The column that a text stands in which is given alone."""
+        return "text"
+
     @abstractmethod
     def record(self, row: Row, place: Place) -> Record:
         """The record of a row; raises with its place where it is none."""
@@ -134,12 +146,29 @@ class Task(ABC):
         return cls()
 
     def learn(self, records: Sequence[Record]) -> Self:
-        """The task with what its training records tell: labels, kinds, weights."""
+        """The task with what its training records tell: labels, kinds, weights; bad ones are `require`'s to refuse."""
         return self
 
     @abstractmethod
     def require(self, record: Record) -> None:
         """Raise unless a record has a gold answer that can be learned and scored."""
+
+    def usable(self, records: Sequence[Record], counts: ReadCounts) -> list[Record]:
+        """Those that can be learned from and scored; one that cannot raises, or is counted where the user asked."""
+        kept: list[Record] = []
+        places: dict[str, Place] = {}
+        for record in records:
+            try:
+                self.require(record)
+                if self.by_id and record.id and places.setdefault(record.id, record.place) is not record.place:
+                    raise record.place.error(f"id {record.id!r} stands at {places[record.id]} too, once allowed")
+            except InputError:
+                if self.on_bad == "error":
+                    raise
+                counts.mended["record without a usable answer, left out"] += 1
+            else:
+                kept.append(record)
+        return kept
 
     @abstractmethod
     def key(self, record: Record) -> Hashable:
@@ -190,6 +219,10 @@ class Task(ABC):
     def metrics(self) -> tuple[str, ...]:
         """The names that `score` gives, the main one first; more is better."""
 
+    def metrics_on(self, records: Sequence[Record]) -> Sequence[str]:
+        """Those that some records can be scored by."""
+        return self.metrics
+
     @abstractmethod
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
         """The official metrics."""
@@ -211,8 +244,8 @@ class Task(ABC):
         """Whether the task chooses by softmax, whose temperature can be fitted."""
         return False
 
-    def choices(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
-        """Logits (K,) and gold of every such choice in a record."""
+    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+        """Logits (K,) and gold of everything that is decided so in a record."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
@@ -238,6 +271,12 @@ def identity_of(row: Row) -> str:
     return "" if row.get("id") is None else str(row["id"])
 
 
+def require_features(body: str, features_from: str) -> None:
+    """Raise where a body is given without the features that go into it."""
+    if body != BODIES[0] and not features_from:
+        raise InputError(f"body: {body} given, --features-from {' or '.join(FEATURES)} needed with it")
+
+
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
     """`id2label` and `label2id`."""
     return {
@@ -253,6 +292,11 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(distinct, key=float))
     except ValueError:
         return tuple(distinct)
+
+
+def named(row: Row, given: str, known: Sequence[str]) -> str | None:
+    """The name of a column: the one given or the first of those known, None where it is not there."""
+    return next((name for name in ([given] if given else known) if name in row), None)
 
 
 def column(row: Row, given: str, known: Sequence[str], what: str, place: Place, flag: str) -> str:

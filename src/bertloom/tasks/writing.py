@@ -33,15 +33,12 @@ def writer(path: Path | None, task: Task) -> Iterator[Write]:
         yield _table(file, TABLES[path.suffix]) if path.suffix in TABLES else _lines(file)
 
 
-def _told(record: Record, prediction: Prediction) -> dict[str, Any]:
-    """What tells the record, its id or its line, and the prediction."""
-    known = {"id": record.id} if record.id else {"line": record.place.line} if record.place.line else {}
-    return {**known, **prediction}
-
-
 def _lines(file: TextIO) -> Write:
+    """What tells the record, its id or its line, and the prediction."""
+
     def write(record: Record, prediction: Prediction) -> None:
-        file.write(json.dumps(_told(record, prediction), ensure_ascii=False) + "\n")
+        known = {"id": record.id} if record.id else {"line": record.place.line} if record.place.line else {}
+        file.write(json.dumps({**known, **prediction}, ensure_ascii=False) + "\n")
 
     return write
 
@@ -52,7 +49,8 @@ def _table(file: TextIO, delimiter: str) -> Write:
 
     def write(record: Record, prediction: Prediction) -> None:
         nonlocal table
-        row = _told(record, prediction)
+        # Both, as some records of a file may have ids and others none.
+        row = {"line": record.place.line or "", "id": record.id, **prediction}
         if table is None:
             plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "quotechar": None} if delimiter == "\t" else {}
             table = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n", **plain)

@@ -63,7 +63,7 @@ def rows(
                     raise place.error("is not JSON: too deep") from None
                 if not isinstance(row, dict):
                     raise place.error(f"a {type(row).__name__} given, an object of fields allowed")
-                _require_characters(row, place)
+                require_characters(row, place)
             except InputError:
                 if options.on_bad == "error":
                     raise
@@ -74,11 +74,14 @@ def rows(
 
 def require_file(source: str) -> None:
     """Raise unless a source is a file, standard input or a data set of the Hub."""
-    if source != "-" and not source.startswith("hf:") and not Path(source).is_file():
-        raise InputError("is a folder, a file needed" if Path(source).is_dir() else "no such file", source)
+    if source == "-" or source.startswith("hf:") or Path(source).is_file():
+        return
+    kind = "is a folder" if Path(source).is_dir() else "is no regular file" if Path(source).exists() else "no such file"
+    raise InputError(f"{kind}, a file, - for standard input or hf:NAME needed", source)
 
 
 Read = Iterator[tuple[int, Callable[[], Any]]]
+Cut = Iterator[tuple[int, Callable[[], list[str]]]]
 
 
 def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
@@ -113,12 +116,23 @@ def _json_lines(source: str, options: ReadOptions, counts: ReadCounts) -> Read:
     with open_bytes(source) as stream:
         for number, line in lines(source, stream, options, counts):
             if line.strip():
-                yield number, partial(json.loads, line)
+                yield number, partial(json.loads, line, parse_constant=_no_number)
+
+
+def json_of(source: str) -> Any:
+    """The JSON value of a whole file, compressed or not; raises with the line where it is malformed."""
+    require_file(source)
+    with blaming(source, "cannot be read"), open_bytes(source) as stream:
+        try:
+            return json.load(stream, parse_constant=_no_number)
+        except json.JSONDecodeError as error:
+            raise InputError(f"is not JSON: {error.msg}", source, error.lineno) from None
+        except RecursionError:
+            raise InputError("is not JSON: too deep", source) from None
 
 
 def _json_array(source: str) -> Read:
-    with open_bytes(source) as stream:
-        given = json.load(stream)
+    given = json_of(source)
     if not isinstance(given, list):
         raise InputError(f"a {type(given).__name__} given, a list of records allowed", source)
     for number, row in enumerate(given, 1):
@@ -129,23 +143,28 @@ def _as_it_is(row: Any) -> Any:
     return row
 
 
+def _no_number(name: str) -> Any:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} given, a finite number allowed")
+
+
 def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
     """Tab-separated values know no quotes, as GLUE's files; comma-separated ones do, over several lines too."""
     with open_bytes(source) as stream:
         numbered = lines(source, stream, options, counts)
         if delimiter == "\t":
-            cut: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in numbered if line)
+            cut: Cut = ((number, partial(line.split, "\t")) for number, line in numbered if line)
         else:
             cut = _comma_separated(source, numbered)
-        names = list(columns) or next(cut, (0, []))[1]
+        names = list(columns) or next((read() for _, read in cut), [])
         twice = {name for name in names if name and names.count(name) > 1}
         if twice:
             raise InputError(f"column {sorted(twice)[0]!r} stands twice in the header, once allowed", source, 1)
-        for number, cells in cut:
-            yield number, partial(_row, Place(source, number), names, cells)
+        for number, read in cut:
+            yield number, partial(_row, Place(source, number), names, read)
 
 
-def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
+def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Cut:
     last = 0
 
     def texts() -> Iterator[str]:
@@ -162,15 +181,24 @@ def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Iterat
         except StopIteration:
             return
         except csv.Error as error:
-            raise InputError(f"is not CSV: {error}", source, first) from None
-        if cells:
-            yield first, cells
+            if "end of data" in str(error):
+                # A quote that is never closed swallows the rest of the file: more than one row's loss.
+                raise InputError("is not CSV: a quote is opened and never closed", source, first) from None
+            yield first, partial(_no_csv, Place(source, first), str(error))
+        else:
+            if cells:
+                yield first, partial(list, cells)
 
 
-def _row(place: Place, names: Sequence[str], cells: Sequence[str]) -> Row:
+def _no_csv(place: Place, said: str) -> list[str]:
+    raise place.error(f"is not CSV: {said}")
+
+
+def _row(place: Place, names: Sequence[str], read: Callable[[], list[str]]) -> Row:
+    cells = read()
     if len(cells) != len(names):
         raise place.error(f"{len(cells)} columns given, {len(names)} allowed: {', '.join(map(repr, names))[:120]}")
-    if list(cells) == list(names):
+    if cells == list(names):
         raise place.error("the columns' own names stand here: a header is there, so --columns is not needed")
     # What stands between a last comma and the line's end is no column.
     return {name: cell for name, cell in zip(names, cells) if name}
@@ -220,13 +248,26 @@ def hub_data_set(source: str) -> Any:
         raise InputError(str(error).splitlines()[0], source) from None
 
 
-def _require_characters(row: Row, place: Place) -> None:
+def require_characters(row: Row, place: Place) -> None:
+    """Raise where a text of a row cannot be written down."""
     for name, value in row.items():
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise place.error(f"field {name!r} holds half a surrogate pair, whole characters allowed") from None
+        try:
+            _encode(name)
+            _encode(value)
+        except UnicodeEncodeError:
+            raise place.error(f"field {name!r} holds half a surrogate pair, whole characters allowed") from None
+
+
+def _encode(value: Any) -> None:
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _encode(key)
+            _encode(part)
+    elif isinstance(value, list):
+        for part in value:
+            _encode(part)
 
 
 def text_of(row: Row, name: str, place: Place) -> str:

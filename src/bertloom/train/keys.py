@@ -93,7 +93,16 @@ def read_keys(path: Path, known: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"is not TOML: {error}", path) from None
     for name in given:
         if name not in known:
-            parts = enumerate((one.partition("=")[0].strip(" \t[]\"'") for one in text.splitlines()), 1)
-            line = next((number for number, part in parts if part == name), None)
-            raise InputError(f"key {nearest(name, known)}", path, line)
+            raise InputError(f"key {nearest(name, known)}", path, _line_of(name, text))
     return given
+
+
+def blamed(error: InputError, path: Path) -> InputError:
+    """An error that begins with a key's name, with the recipe's file and the key's line in it."""
+    return InputError(str(error), path, _line_of(str(error).partition(":")[0], read_text(path)))
+
+
+def _line_of(name: str, text: str) -> int | None:
+    """The line of TOML on which a key stands."""
+    parts = enumerate((one.partition("=")[0].strip(" \t[]\"'") for one in text.splitlines()), 1)
+    return next((number for number, part in parts if part.replace("-", "_") == name.replace("-", "_")), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertloom.errors import InputError
-from bertloom.train.keys import Keys, key, name_of, read_keys
+from bertloom.train.keys import Keys, blamed, key, name_of, read_keys
 
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("linear", "cosine", "constant")
@@ -99,5 +99,5 @@ def resolved(file: Path | None, flags: Mapping[str, Any]) -> Recipe:
         return Recipe(**{**given, **flags})
     except InputError as error:
         # A flag stands over the file, and is blamed before it.
-        blamed = NAMES.get(str(error).partition(":")[0], "")
-        raise InputError(str(error), None if blamed in flags else file) from None
+        name = NAMES.get(str(error).partition(":")[0], "")
+        raise (error if name in flags or not file else blamed(error, file)) from None
