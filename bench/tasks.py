@@ -3,17 +3,20 @@
     BERTLOOM_DATA=../shared/data .venv/bin/python bench/tasks.py [CASE…] [--output runs/tasks] [--table]
 
 Ours over three seeds and Trainer once on the same files with the same epochs, rate, warm-up and batch, both with the
-best epoch on dev kept; other cases once, ours alone. Every finished cell is a file in the output folder, so that the
-command goes on where it stopped; `--table` prints what is there.
+best epoch on dev kept; other cases once, ours alone. Every finished cell is a file in the output folder with the recipe
+it is of, so that the command goes on where it stopped, and makes a cell anew whose recipe is another by now; `--table`
+prints what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +110,7 @@ def ours(name: str, output: Path) -> dict[str, Any]:
     metric = report["metric"]
     values = [run["scores"][metric] for run in report["runs"]]
     speed = statistics.median(run["samples_per_second"] for run in report["runs"])
-    return {"metric": metric, "values": values, "scores": report["scores"], "samples_per_second": speed}
+    return {"values": values, "scores": report["scores"], "samples_per_second": speed}
 
 
 def baseline(task: Task, train: list[Any], dev: list[Any], metric: str) -> str:
@@ -172,7 +175,7 @@ def theirs(name: str, output: Path) -> dict[str, Any]:
     trainer.train()
     seconds = time.perf_counter() - began - spent
     speed = len(records) * given.epochs / seconds
-    return {"metric": metric, "value": max(values), "by_epoch": values, "samples_per_second": round(speed, 2)}
+    return {"values": [max(values)], "by_epoch": values, "samples_per_second": round(speed, 2)}
 
 
 def as_theirs(example: Any, task: Task) -> dict[str, Any]:
@@ -208,21 +211,48 @@ def scored(model: Any, task: Task, found: Any, collate: Any) -> dict[str, float]
     return task.score([task.decode(*one) for one in zip(found.dev, found.dev_features, own)], found.dev)
 
 
+def trivial(name: str, output: Path) -> dict[str, Any]:
+    found = read(recipe(name, output), load(minilm()), lambda text: None)
+    return {"answer": baseline(found.task, found.train, found.dev, CASES[name].metric)}
+
+
+WHO: dict[str, Callable[[str, Path], dict[str, Any]]] = {"ours": ours, "theirs": theirs, "trivial": trivial}
+
+
+def cell(who: str, name: str, output: Path) -> dict[str, Any] | None:
+    """What a finished cell holds; None where there is none of the recipe as it is now."""
+    file = output / f"{who}-{name}.json"
+    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return made if made.get("recipe") == recipe(name, output).shaping() else None
+
+
+def make(who: str, name: str, output: Path) -> None:
+    """A cell, unless it is there."""
+    if cell(who, name, output) is None:
+        file = output / f"{who}-{name}.json"
+        if file.is_file():
+            print(f"{file} is of another recipe and made anew", flush=True)
+            shutil.rmtree(output / f"{who}-{name}", ignore_errors=True)
+        write_json(file, {"recipe": recipe(name, output).shaping(), **WHO[who](name, output)})
+
+
 def table(output: Path) -> None:
     """Markdown of every cell that is there."""
     columns = "data", "score", "ours", "Trainer", "trivial"
-    lines = [columns, ["---"] * len(columns)]
-    for name in CASES:
-        cells = {who: output / f"{who}-{name}.json" for who in ("ours", "theirs", "trivial")}
-        mine, other, trivial = (json.loads(file.read_text()) if file.is_file() else None for file in cells.values())
-        if mine is None:
-            continue
-        values = mine["values"]
-        spread = f"{statistics.fmean(values):.4g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
-        peer = f"{other['value']:.4g}" if other else ""
-        lines.append((name, mine["metric"], spread, peer, trivial or ""))
+    lines: list[Sequence[str]] = [columns, ["---"] * len(columns)]
+    for name, case in CASES.items():
+        cells = {who: cell(who, name, output) for who in WHO}
+        if any(cells.values()):
+            spreads = [over(found["values"]) if found else "" for found in (cells["ours"], cells["theirs"])]
+            lines.append((name, case.metric, *spreads, (cells["trivial"] or {}).get("answer", "")))
     for line in lines:
         print(f"| {' | '.join(line)} |")
+
+
+def over(values: list[float]) -> str:
+    """Mean and deviation."""
+    mean = statistics.fmean(values)
+    return f"{mean:.4g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -235,14 +265,9 @@ def main() -> None:
     if not given.table:
         transformers.logging.set_verbosity_error()
         for name in given.cases:
-            for who, run in (("ours", ours), ("theirs", theirs)):
-                cell = given.output / f"{who}-{name}.json"
-                if not cell.is_file() and (who == "ours" or CASES[name].trainer):
-                    write_json(cell, run(name, given.output))
-            trivial = given.output / f"trivial-{name}.json"
-            if not trivial.is_file():
-                found = read(recipe(name, given.output), load(minilm()), lambda text: None)
-                write_json(trivial, baseline(found.task, found.train, found.dev, CASES[name].metric))
+            for who in WHO:
+                if who != "theirs" or CASES[name].trainer:
+                    make(who, name, given.output)
             print(name, "done", flush=True)
     table(given.output)
 

@@ -53,15 +53,18 @@ def task_desk(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", TASK_PAGES, ids=lambda page: page.stem)
-def test_task_pages_run(page: Path, task_desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a shell would run them, but for `bertloom` itself, which runs in this process."""
+def test_task_pages_run(
+    page: Path, task_desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell would run them, but for `bertloom` itself, which runs in this process; what it prints is there too."""
     monkeypatch.chdir(task_desk)
     for kind, block in re.findall(r"```(console|python)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         if kind == "python":
             exec(compile(block, str(page), "exec"), {})
             continue
         for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            before, ours, words = command.rpartition("bertloom ")
+            before, ours, after = command.rpartition("bertloom ")
+            words, _, shown = after.partition("\n")
             shell = before.rstrip(" |\n") if ours else command
             given = subprocess.run(["bash", "-ec", shell], check=True, capture_output=True).stdout
             if ours:
@@ -69,6 +72,10 @@ def test_task_pages_run(page: Path, task_desk: Path, monkeypatch: pytest.MonkeyP
                 with pytest.raises(SystemExit) as left:
                     main(shlex.split(words))
                 assert left.value.code == 0, command
+                printed = capsys.readouterr().out
+                for line in shown.splitlines():
+                    pattern = ".*".join(map(re.escape, line.split("…")))
+                    assert re.search(f"^{pattern}$", printed, re.MULTILINE), f"{line!r} is not in {printed}"
 
 
 def test_every_task_has_a_page() -> None:

@@ -51,8 +51,6 @@ class Pretraining(Run[Measure]):
         self.held_out = Corpus(aside) if aside.is_dir() else None
         for part in filter(None, (self.corpus, self.held_out)):
             part.verify()
-        if recipe.start and recipe.model:
-            raise InputError(f"model: {recipe.model!r} given beside from, which has a size of its own; one allowed")
         if not recipe.start:
             # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))

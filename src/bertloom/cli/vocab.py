@@ -48,7 +48,7 @@ def _train(
     json
         Print one JSON object.
     """
-    from bertloom.cli.show import command, print_json, reading_progress, say
+    from bertloom.cli.show import command, print_json, reading_progress, say, say_counts
     from bertloom.files import refuse_existing, whole_folder
     from bertloom.text.readers import passages
     from bertloom.text.sources import ReadCounts
@@ -66,8 +66,7 @@ def _train(
         tokenizer = train_vocabulary(paragraphs(), size, not cased, strip_accents, min_frequency)
     with whole_folder(output) as folder:
         tokenizer.save(folder)
-    for what, number in counts.mended.items():
-        say(f"{number:,} × {what}")
+    say_counts(counts)
     if json:
         print_json(
             {
@@ -109,17 +108,21 @@ def extend(
         Print one JSON object.
     """
     from bertloom.api import load
-    from bertloom.cli.show import command, print_json, say
+    from bertloom.cli.show import command, print_json, say, say_counts
     from bertloom.files import refuse_existing
     from bertloom.text.readers import passages
+    from bertloom.text.sources import ReadCounts
 
     refuse_existing(output)
     before = load(model)
-    texts = (paragraph for passage in passages(text, reading.options) for paragraph in passage.paragraphs)
+    counts = ReadCounts()
+    texts = (paragraph for passage in passages(text, reading.options, counts) for paragraph in passage.paragraphs)
     made, words = before.extended(texts, size, min_frequency)
     made.save(output)
+    say_counts(counts)
     if json:
-        print_json({"output": str(output), "words": words, "vocab_size": made.config.vocab_size})
+        found = {"output": str(output), "words": words, "vocab_size": made.config.vocab_size}
+        print_json({**found, "mended": dict(+counts.mended)})
         return
     say(f"{len(words):,} words more in {output}: {', '.join(words[:12])}{' …' if len(words) > 12 else ''}")
     say(f"Next: {command('pretrain', '--from', output, '--text', text[0], '--output', 'RUN')}")

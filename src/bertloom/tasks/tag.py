@@ -6,7 +6,7 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, compress, islice, pairwise
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 
 from bertloom.config import EncoderConfig
-from bertloom.errors import InputError, blaming
+from bertloom.errors import InputError
 from bertloom.tasks import metrics, schemes
 from bertloom.tasks.task import (
     BODIES,
@@ -34,9 +34,10 @@ from bertloom.tasks.task import (
     require_features,
     softmax,
 )
+from bertloom.text.conll import Token, by_characters, is_column, is_universal, sentences
 from bertloom.text.records import Place, Row, in_rows, require_file, rows, text_of
 from bertloom.text.sequence import room, sequence
-from bertloom.text.sources import ReadCounts, lines, open_bytes, plain_suffix
+from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -46,12 +47,10 @@ if TYPE_CHECKING:
 
 # Rows of tables and data sets whose words and tags are lists, and texts with spans; by the Hub's names.
 WORDS, TAGS, SPANS = ("tokens", "words"), ("ner_tags", "tags", "pos_tags", "labels"), ("entities", "spans", "labels")
-CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 WAYS = ("auto", *schemes.SCHEMES, schemes.PLAIN)
 ILLEGAL = ("refuse", "repair")
 DECODINGS = ("legal", "argmax")
 Unit = tuple[int, int]
-Lines = list[tuple[int, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,92 +115,29 @@ class Tag(Task):
         if in_rows(source):
             yield from self.made(rows(source, (), self.reading, counts), counts)
             return
-        with blaming(source, "cannot be read"):
-            yield from self._conll(source, plain_suffix(source) == ".conllu", counts)
+        found = sentences(source, self.reading, counts)
+        first = list(islice(found, 200))
+        characters = by_characters(first, alike=bool(self.labels) and not self.by_words)
+        for tokens in chain(first, found):
+            yield self._sentence(tokens, is_universal(source), characters)
 
-    def _conll(self, source: str, universal: bool, counts: ReadCounts) -> Iterator[Record]:
-        with open_bytes(source) as stream:
-            numbered = lines(source, stream, self.reading, counts)
-            beginning = list(islice(numbered, 1000))
-            # KLUE's comments; a file of tabs holds no word and tag that are divided by a space.
-            comment = "#" if universal else "## " if any("\t" in line for _, line in beginning) else None
-            groups = _groups(chain(beginning, numbered), comment)
-            first = list(islice(groups, 200))
-            # One character a line, spaces among them, is how texts are tagged whose words have parts of their own;
-            # a file without a space is what the training file was.
-            characters = any(line.startswith(" \t") for held in first for _, line in held)
-            if self.labels and not self.by_words and not characters:
-                cells = [line.split("\t")[0] for held in first for _, line in held]
-                characters = sum(len(cell) == 1 for cell in cells) > 0.9 * len(cells)
-            for held in chain(first, groups):
-                yield from self._sentence(source, held, universal, characters, counts)
-
-    def _sentence(
-        self, source: str, held: Lines, universal: bool, characters: bool, counts: ReadCounts
-    ) -> Iterator[Record]:
-        try:
-            made = self._tagged(source, held, universal, characters)
-        except InputError:
-            if self.on_bad == "error":
-                raise
-            counts.mended["malformed sentence, left out"] += 1
-            return
-        if made:
-            yield made
-
-    def _tagged(self, source: str, held: Lines, universal: bool, characters: bool) -> Tagged | None:
-        words, tags, where = [], [], []
-        columns = 0
-        for number, line in held:
-            cells = line.split("\t") if "\t" in line else line.split()
-            place = Place(source, number)
-            if universal and ("-" in cells[0] or "." in cells[0]):
-                continue
-            if universal and len(cells) != len(CONLLU):
-                raise place.error(f"{len(cells)} columns given, the 10 of CoNLL-U allowed")
-            if cells[0] == "-DOCSTART-":
-                continue
-            columns = columns or len(cells)
-            if len(cells) != columns:
-                raise place.error(f"{len(cells)} columns given, {columns} as in the lines before allowed")
-            word = cells[self._column(self.text, cells, universal, "form", 0, place)]
-            if word == "":
-                raise place.error("an empty word given, at least a character allowed")
-            if len(cells) > 1 and cells[-1] == "":
-                raise place.error("an empty last column given, a tag allowed")
-            words.append(word)
-            if len(cells) > 1:
-                tags.append(cells[self._column(self.label, cells, universal, "upos", -1, place)])
-            where.append(number)
-        if not words:
-            return None
+    def _sentence(self, tokens: Sequence[Token], universal: bool, characters: bool) -> Tagged:
+        word, tag = self.text or ("form" if universal else "1"), self.label or ("upos" if universal else "-1")
+        words = [token.cell(word, universal) for token in tokens]
         text, units = _joined(words, "" if characters else " ")
         return Tagged(
-            place=Place(source, where[0]),
+            place=tokens[0].place,
             text=text,
             units=units,
             words=not characters,
-            tags=tuple(tags) if tags else None,
-            lines=tuple(where),
+            tags=tuple(token.cell(tag, universal) for token in tokens) if len(tokens[0].cells) > 1 else None,
+            lines=tuple(cast(int, token.place.line) for token in tokens),
         )
-
-    def _column(self, given: str, cells: list[str], universal: bool, name: str, default: int, place: Place) -> int:
-        if universal:
-            wanted = (given or name).lower()
-            if wanted in CONLLU:
-                return CONLLU.index(wanted)
-            given = wanted
-        if not given:
-            return default
-        if given.isdigit() and 1 <= int(given) <= len(cells):
-            return int(given) - 1
-        known = f"1 to {len(cells)}" + (f" or {', '.join(CONLLU)}" if universal else "")
-        raise place.error(f"column {given!r} given, {known} allowed")
 
     def record(self, row: Row, place: Place) -> Tagged:
         """A JSON row: words with tags, or a text with spans."""
         # Numbers and CoNLL-U's names are columns of lines.
-        text, label = ("" if _of_lines(one) else one for one in (self.text, self.label))
+        text, label = ("" if is_column(one) else one for one in (self.text, self.label))
         words = named(row, text, WORDS)
         identity = identity_of(row)
         if words and isinstance(row[words], list):
@@ -222,7 +158,7 @@ class Tag(Task):
     @property
     def plain(self) -> str:
         """The text's, where it is one of rows."""
-        return "text" if _of_lines(self.text) else self.text or "text"
+        return "text" if is_column(self.text) else self.text or "text"
 
     # Learning
 
@@ -468,11 +404,6 @@ class Tag(Task):
         return label_names(self.labels)
 
 
-def _of_lines(column: str) -> bool:
-    """Whether a column's name is one of CoNLL's lines, and not of a row."""
-    return column.isdigit() or column.lower() in CONLLU
-
-
 def _tags(row: Row, name: str | None, count: int, place: Place) -> tuple[str, ...] | None:
     """A row's list of tags, one for each word; None where it has none."""
     if name is None or row[name] is None:
@@ -484,20 +415,6 @@ def _tags(row: Row, name: str | None, count: int, place: Place) -> tuple[str, ..
         if not isinstance(tag, str | int) or isinstance(tag, bool) or tag == "":
             raise place.error(f"field {name!r} holds the tag {tag!r}, texts allowed")
     return tuple(map(str, given))
-
-
-def _groups(numbered: Iterable[tuple[int, str]], comment: str | None) -> Iterator[Lines]:
-    """Sentences: the lines between blank ones, without comments, which stand before a sentence's first word."""
-    held: Lines = []
-    for number, line in numbered:
-        if not line.strip():
-            if held:
-                yield held
-            held = []
-        elif held or not (comment and line.startswith(comment)):
-            held.append((number, line))
-    if held:
-        yield held
 
 
 def _words(text: str) -> tuple[Unit, ...]:

@@ -67,6 +67,8 @@ class Recipe(Keys):
         self.check(least, ("warmup", "short_share"), known)
         if self.seed > LARGEST_SEED:
             raise InputError(f"seed: {self.seed} given, under 2**63 allowed")
+        if self.start and self.model:
+            raise InputError(f"model: {self.model!r} given beside from, which has a size of its own; one allowed")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
         if not 0 <= self.dropout <= MOST_DROPPED:

@@ -1,0 +1,99 @@
+"""Sentences of CoNLL and CoNLL-U files: a token a line, its columns, an empty line between sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from bertloom.errors import blaming
+from bertloom.text.records import Place
+from bertloom.text.sources import ReadCounts, ReadOptions, lines, open_bytes, plain_suffix
+
+# The columns of CoNLL-U, as they are called.
+COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A line's columns, and where it stands."""
+
+    place: Place
+    cells: list[str]
+
+    def fault(self, columns: int) -> str:
+        """What is wrong with a line that is to have so many columns, "" for nothing."""
+        if len(self.cells) != columns:
+            return f"{len(self.cells)} columns given, {columns} as in the lines before or of CoNLL-U allowed"
+        empty = "" in (self.cells[0], self.cells[-1])
+        return "an empty first or last column given, a word and its tag needed" if empty else ""
+
+    def cell(self, column: str, universal: bool) -> str:
+        """The column of a number, from 1 or back from -1, or of a CoNLL-U name; raises where it is not there."""
+        number = COLUMNS.index(column.lower()) + 1 if universal and column.lower() in COLUMNS else 0
+        if column.removeprefix("-").isdecimal() and abs(int(column)) <= len(self.cells):
+            number = int(column)
+        if not number:
+            known = f"1 to {len(self.cells)}" + (f" or {', '.join(COLUMNS)}" if universal else "")
+            raise self.place.error(f"column {column!r} given, {known} allowed")
+        found = self.cells[number - 1 if number > 0 else number]
+        if not found:
+            raise self.place.error(f"column {column} is empty, a word or tag needed")
+        return found
+
+
+def is_universal(source: str) -> bool:
+    """Whether a file is CoNLL-U by its name."""
+    return plain_suffix(source) == ".conllu"
+
+
+def is_column(name: str) -> bool:
+    """Whether a column's name is one of lines, and not of rows."""
+    return name.isdecimal() or name.lower() in COLUMNS
+
+
+def sentences(source: str, options: ReadOptions, counts: ReadCounts) -> Iterator[list[Token]]:
+    """The sentences of a file, streamed; a malformed one raises with its line, or is left out and counted."""
+    universal = is_universal(source)
+    with blaming(source, "cannot be read"), open_bytes(source) as stream:
+        numbered = lines(source, stream, options, counts)
+        beginning = list(islice(numbered, 1000))
+        # KLUE's comments; a file of tabs holds no word and tag that are divided by a space.
+        comment = "#" if universal else "## " if any("\t" in line for _, line in beginning) else None
+        for held in _groups(chain(beginning, numbered), comment):
+            tokens = [Token(Place(source, number), line.split("\t" if "\t" in line else None)) for number, line in held]
+            if universal:
+                # Words that stand for several tokens, or for none.
+                tokens = [token for token in tokens if not {"-", "."} & set(token.cells[0])]
+            tokens = [token for token in tokens if token.cells[0] != "-DOCSTART-"]
+            wanted = len(COLUMNS) if universal else len(tokens[0].cells) if tokens else 0
+            odd = next((token for token in tokens if token.fault(wanted)), None)
+            if odd and options.on_bad == "error":
+                raise odd.place.error(odd.fault(wanted))
+            if odd:
+                counts.mended["malformed sentence, left out"] += 1
+            elif tokens:
+                yield tokens
+
+
+def _groups(numbered: Iterable[tuple[int, str]], comment: str | None) -> Iterator[list[tuple[int, str]]]:
+    """The lines between blank ones, without comments, which stand before a sentence's first word."""
+    held: list[tuple[int, str]] = []
+    for number, line in numbered:
+        if not line.strip():
+            if held:
+                yield held
+            held = []
+        elif held or not (comment and line.startswith(comment)):
+            held.append((number, line))
+    if held:
+        yield held
+
+
+def by_characters(beginning: Sequence[Sequence[Token]], alike: bool) -> bool:
+    """Whether tokens are characters with spaces among them, as in texts whose words have parts of their own.
+
+    Where the file is to be `alike` to one of characters, it is one without a space too.
+    """
+    firsts = [token.cells[0] for tokens in beginning for token in tokens]
+    return " " in firsts or (alike and sum(len(cell) == 1 for cell in firsts) > 0.9 * len(firsts))
