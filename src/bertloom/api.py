@@ -167,7 +167,7 @@ class Model:
         if isinstance(records, str | Mapping):
             raise InputError("records: one given, a list of records allowed")
         task = self.require_task()
-        given = ((Place("record", number), _row(one, number, task.plain)) for number, one in enumerate(records, 1))
+        given = ((Place(f"record {number}"), _row(one, number, task.plain)) for number, one in enumerate(records, 1))
         return [prediction for _, prediction in self.predictions(task.made(given, ReadCounts()))]
 
     def predictions(

@@ -50,6 +50,7 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
     [
         ("a.tsv", "a\tb\n1\t2\n1\n", "a.tsv:3: 1 columns given, 2 allowed: 'a', 'b'"),
         ("a.json", '{"a": 1}', "a.json: a dict given, a list of records"),
+        ("a.json", '[{"a": 1}, 3]', "a.json: record 2: a int given, an object"),
         ("a.tsv", "a\ta\n1\t2\n", "a.tsv:1: column 'a' stands twice"),
         ("a.csv", 'a,b\n1,2\n"x,y\n', "a.csv:3: is not CSV"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl:2: is not JSON"),

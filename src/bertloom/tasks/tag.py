@@ -66,6 +66,10 @@ class Tagged(Record):
     # The line of each unit where units have lines.
     lines: tuple[int, ...] = ()
 
+    def place_of(self, unit: int) -> Place:
+        """Where a unit stands, as exactly as is known."""
+        return replace(self.place, line=self.lines[unit]) if self.lines else self.place
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tag(Task):
@@ -193,9 +197,8 @@ class Tag(Task):
         """A record's gold entities by units; tags that are not legal raise, or are mended where the user asked."""
 
         def refuse(unit: int, said: str) -> None:
-            line = record.lines[unit] if record.lines else record.place.line
             mend = "--illegal repair mends such sequences, --scheme names another scheme"
-            raise InputError(f"{said} (unit {unit + 1} of the sentence); {mend}", record.place.source, line)
+            raise record.place_of(unit).error(f"{said} (unit {unit + 1} of the sentence); {mend}")
 
         try:
             return schemes.spans(record.tags or (), self.scheme, None if self.illegal == "repair" else refuse)
@@ -203,8 +206,7 @@ class Tag(Task):
             raise
         except ValueError as error:
             unit = next(number for number, tag in enumerate(record.tags or ()) if not schemes.is_tag(tag))
-            line = record.lines[unit] if record.lines else record.place.line
-            raise InputError(f"{error}; --scheme plain takes any", record.place.source, line) from None
+            raise record.place_of(unit).error(f"{error}; --scheme plain takes any") from None
 
     def require(self, record: Record) -> None:
         """Tags of the training file."""
@@ -215,11 +217,8 @@ class Tag(Task):
         for number, tag in enumerate(self._gold_tags(one)):
             # Another library's model may begin its entities with I-.
             if tag not in self.labels and (self.scheme == schemes.PLAIN or f"I{tag[1:]}" not in self.labels):
-                line = one.lines[number] if one.lines else one.place.line
                 known = ", ".join(self.labels[:12]) + (" …" if len(self.labels) > 12 else "")
-                raise InputError(
-                    f"tag {tag!r} given, those of the training file allowed: {known}", one.place.source, line
-                )
+                raise one.place_of(number).error(f"tag {tag!r} given, those of the training file allowed: {known}")
 
     def key(self, record: Record) -> Hashable:
         """The text."""

@@ -23,17 +23,20 @@ csv.field_size_limit(1 << 30)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands: a file or data set, and its line or row from 1."""
+    """Where a record stands: a file or data set, and its line, or its row or record where it has no lines, from 1."""
 
     source: str
     line: int | None = None
+    unit: str = "line"
 
     def error(self, message: str) -> InputError:
         """The error that blames this place."""
-        return InputError(message, self.source, self.line)
+        return InputError(message, self)
 
     def __str__(self) -> str:
-        return self.source if self.line is None else f"{self.source}:{self.line}"
+        if self.line is None:
+            return self.source
+        return f"{self.source}:{self.line}" if self.unit == "line" else f"{self.source}: {self.unit} {self.line}"
 
 
 def rows(
@@ -49,8 +52,9 @@ def rows(
     options, counts = options or ReadOptions(), counts or ReadCounts()
     require_file(source)
     with blaming(source, "cannot be read"):
-        for number, read in _readers(source, columns, options, counts):
-            place = Place(source, number)
+        unit, readers = _readers(source, columns, options, counts)
+        for number, read in readers:
+            place = Place(source, number, unit)
             try:
                 try:
                     row = read()
@@ -84,17 +88,18 @@ Read = Iterator[tuple[int, Callable[[], Any]]]
 Cut = Iterator[tuple[int, Callable[[], list[str]]]]
 
 
-def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
+def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> tuple[str, Read]:
+    """What is counted in a source, and its readers."""
     if source.startswith("hf:"):
-        return _data_set(source)
+        return "row", _data_set(source)
     suffix = plain_suffix(source)
     if suffix in JSON_LINES or _begins_with_brace(source, suffix):
-        return _json_lines(source, options, counts)
+        return "line", _json_lines(source, options, counts)
     if suffix == ".parquet":
-        return _parquet(source)
+        return "row", _parquet(source)
     if suffix == ".json":
-        return _json_array(source)
-    return _table(source, TABLES.get(suffix, "\t"), columns, options, counts)
+        return "record", _json_array(source)
+    return "line", _table(source, TABLES.get(suffix, "\t"), columns, options, counts)
 
 
 def in_rows(source: str) -> bool:
