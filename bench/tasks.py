@@ -1,11 +1,11 @@
 """Scores on dev of MiniLM fine-tuned for many tasks, beside `transformers`' Trainer and trivial baselines.
 
-    BERTLOOM_DATA=../shared/data .venv/bin/python bench/tasks.py [CASE…] [--output runs/tasks] [--table]
+    BERTLOOM_DATA=../shared/data .venv/bin/python bench/tasks.py [CASE…] [--peers N] [--output runs/tasks] [--table]
 
-Ours over three seeds and Trainer once on the same files with the same epochs, rate, warm-up and batch, both with the
-best epoch on dev kept; other cases once, ours alone. Every finished cell is a file in the output folder with the recipe
-it is of, so that the command goes on where it stopped, and makes a cell anew whose recipe is another by now; `--table`
-prints what is there.
+Ours over three seeds and Trainer over `--peers` of them, one unless given, on the same files with the same epochs,
+rate, warm-up and batch, both with the best epoch on dev kept; other cases once, ours alone. Every finished cell is a
+file in the output folder with the recipe it is of, so that the command goes on where it stopped, and makes a cell anew
+whose recipe is another by now; `--table` prints what is there.
 """
 
 from __future__ import annotations
@@ -128,13 +128,13 @@ def baseline(task: Task, train: list[Any], dev: list[Any], metric: str) -> str:
     return f"{most} always: {task.score(answers, dev)[metric]:.3f}"
 
 
-def theirs(name: str, output: Path) -> dict[str, Any]:
+def theirs(name: str, output: Path, seed: int = 0) -> dict[str, Any]:
     """Trainer, which pads to the longest of a batch, our features being its input; measured after each epoch."""
     given = recipe(name, output)
     start = load(minilm())
     found = read(given, start, lambda text: None)
     task, metric = found.task, given.metric
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     kind = getattr(transformers, task.architecture)
     labels = task.labels_in_config()
     more = {"problem_type": labels["problem_type"]} if "problem_type" in labels else {}
@@ -145,7 +145,7 @@ def theirs(name: str, output: Path) -> dict[str, Any]:
     arguments = transformers.TrainingArguments(
         output_dir=str(output / f"trainer-{name}"), per_device_train_batch_size=BATCH, learning_rate=given.rate(384),
         weight_decay=0.01, num_train_epochs=given.epochs, warmup_steps=round(0.1 * found.steps(given)), report_to=[],
-        disable_tqdm=True, use_cpu=True, save_strategy="no", seed=0,
+        disable_tqdm=True, use_cpu=True, save_strategy="no", seed=seed,
     )  # fmt: skip
     collate = (
         transformers.DataCollatorForTokenClassification(tokenizer)
@@ -175,7 +175,7 @@ def theirs(name: str, output: Path) -> dict[str, Any]:
     trainer.train()
     seconds = time.perf_counter() - began - spent
     speed = len(records) * given.epochs / seconds
-    return {"values": [max(values)], "by_epoch": values, "samples_per_second": round(speed, 2)}
+    return {"values": [max(values)], "by_epoch": [values], "samples_per_second": round(speed, 2)}
 
 
 def as_theirs(example: Any, task: Task) -> dict[str, Any]:
@@ -226,14 +226,17 @@ def cell(who: str, name: str, output: Path) -> dict[str, Any] | None:
     return made if made.get("recipe") == recipe(name, output).shaping() else None
 
 
-def make(who: str, name: str, output: Path) -> None:
+def make(who: str, name: str, output: Path, peers: int) -> None:
     """A cell, unless it is there."""
+    file = output / f"{who}-{name}.json"
     if cell(who, name, output) is None:
-        file = output / f"{who}-{name}.json"
         if file.is_file():
             print(f"{file} is of another recipe and made anew", flush=True)
             shutil.rmtree(output / f"{who}-{name}", ignore_errors=True)
         write_json(file, {"recipe": recipe(name, output).shaping(), **WHO[who](name, output)})
+    while who == "theirs" and (found := cell(who, name, output)) and len(found["values"]) < peers:
+        more = theirs(name, output, len(found["values"]))
+        write_json(file, {**found, **{key: found[key] + more[key] for key in ("values", "by_epoch")}})
 
 
 def table(output: Path) -> None:
@@ -259,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--output", type=Path, default=Path("runs/tasks"))
+    parser.add_argument("--peers", type=int, default=1, help="Trainer's runs of a case, each with a seed of its own")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     made(given.output)
@@ -267,7 +271,7 @@ def main() -> None:
         for name in given.cases:
             for who in WHO:
                 if who != "theirs" or CASES[name].trainer:
-                    make(who, name, given.output)
+                    make(who, name, given.output, given.peers)
             print(name, "done", flush=True)
     table(given.output)
 

@@ -164,11 +164,22 @@ class Model:
 
     def predict(self, records: Iterable[Mapping[str, Any] | str]) -> list[Prediction]:
         """What a fine-tuned model says of records, `{"text": …}` or the like, or of plain texts, in their order."""
+        return [prediction for _, prediction in self.predictions(self._records(records, asks=True))]
+
+    def evaluate(self, records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """The official metrics of a fine-tuned model on records with their gold answers."""
+        task = self.require_task()
+        found = task.usable(list(self._records(records, asks=False)), ReadCounts())
+        if not found:
+            raise InputError("records: none given, at least one needed")
+        return task.score([prediction for _, prediction in self.predictions(found)], found)
+
+    def _records(self, records: Iterable[Mapping[str, Any] | str], asks: bool) -> Iterator[Record]:
         if isinstance(records, str | Mapping):
             raise InputError("records: one given, a list of records allowed")
-        task = self.require_task()
+        task = replace(self.require_task(), asks=asks)
         given = ((Place(f"record {number}"), _row(one, number, task.plain)) for number, one in enumerate(records, 1))
-        return [prediction for _, prediction in self.predictions(task.made(given, ReadCounts()))]
+        return task.made(given, ReadCounts())
 
     def predictions(
         self, records: Iterable[Record], tokens: int = TOKENS_AT_ONCE, counts: ReadCounts | None = None

@@ -119,6 +119,7 @@ def finetuned_card(config: EncoderConfig, task: Task, report: Mapping[str, Any])
     seeds = ", ".join(str(run["seed"]) for run in report["runs"])
     train, dev = report["train"], report["dev"]
     remarks = "".join(f"- {remark}\n" for remark in report["remarks"])
+    keys = {key: value for key, value in report["settings"].items() if key != "steps"}  # which is no key
     parts = [
         f"---\n{data.to_yaml()}\n---\n",
         f"# {name}\n",
@@ -134,7 +135,7 @@ def finetuned_card(config: EncoderConfig, task: Task, report: Mapping[str, Any])
         f"model.predict([{json.dumps(task.example)}])\n```\n",
         "## Recipe\n",
         "```toml",
-        *(f"{key} = {value!r}" for key, value in report["settings"].items()),
+        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()),
         "```\n",
     ]
     return "\n".join(parts)

@@ -64,6 +64,7 @@ class Pretraining(Run[Measure]):
         if started and "mlm" not in started.heads:
             warn(f"{recipe.start} has no masked-language head; it is given a new one")
         self.config = self._config(found[1] / "model" if found else None, started)
+        self.reached = self._reached(found[1] / "model" if found else None, started)
         self._build(started)
         for place in (recipe.steps - 1, 0):
             require_epoch(self.corpus, self.objective, recipe.length_at(place), recipe.batch_size)
@@ -77,6 +78,12 @@ class Pretraining(Run[Measure]):
         if os.path.abspath(known.start) == os.path.abspath(self.recipe.start):
             known = replace(known, start=self.recipe.start)
         return self.recipe.differing(known)
+
+    def _reached(self, saved: Path | None, started: Model | None) -> int:
+        """Positions that are learned before this run."""
+        if started:
+            return int(started.others.get(LENGTH, started.config.max_position_embeddings))
+        return int(hub.read_config(saved)[1].get(LENGTH, 0)) if saved else 0
 
     def _config(self, saved: Path | None, started: Model | None) -> EncoderConfig:
         """The config of a checkpoint's model, of the model to start with, or of the named size."""
@@ -170,7 +177,7 @@ class Pretraining(Run[Measure]):
 
     def _told(self, done: int) -> dict[str, Any]:
         """What a saved config says beside the sizes."""
-        return {OBJECTIVE: self.recipe.objective, LENGTH: self.recipe.length_at(done - 1)}
+        return {OBJECTIVE: self.recipe.objective, LENGTH: max(self.reached, self.recipe.length_at(done - 1))}
 
     def write_model(self, folder: Path, done: int, measures: dict[str, Measure], tokens: int) -> None:
         """The model with its heads and a card."""

@@ -182,8 +182,9 @@ def test_an_lstm_stopped_ends_in_the_same_bytes(files: dict[str, Path], minilm: 
     shown = {}
     for name in ("alone", "stopped"):
         given = recipe(
-            files, minilm, tmp_path / name, features_from="weighted-sum", body="bilstm", epochs=1.0, restarts=0
-        )
+            files, minilm, tmp_path / name, features_from="weighted-sum", body="bilstm", epochs=1.0, restarts=0,
+            dropout=-1.0,
+        )  # fmt: skip
         if name == "stopped":
             assert finetune(given, watch=stop_after(3), say=quiet) is None
         assert finetune(given, say=quiet)
@@ -303,27 +304,17 @@ def test_frozen_layers_stay_and_lower_ones_learn_less(files: dict[str, Path], ti
 @pytest.mark.parametrize("way", ["concat", "weighted-sum", "last", "embeddings", "second-to-last"])
 @pytest.mark.parametrize(("name", "body"), [("classify", "linear"), ("tag", "bilstm")])
 def test_features_of_a_frozen_encoder(
-    name: str, body: str, way: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, body: str, way: str, tiny_model: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bertloom.tasks.heads.LSTM_SIZE", 16)
+    start = minilm if way in ("concat", "weighted-sum") else tiny_model  # four layers are needed
     files = {"train": write(tmp_path / "t.jsonl", name, 64, 1), "dev": write(tmp_path / "d.jsonl", name, 20, 2)}
     given = recipe(
-        files,
-        tiny_model,
-        tmp_path / "run",
-        task=name,
-        features_from=way,
-        body=body,
-        learning_rate=0.0,
-        epochs=2.0,
-        restarts=0,
-    )
-    if way in ("concat", "weighted-sum"):
-        with pytest.raises(InputError, match="a model of more than 2 layers needed"):
-            finetune(given, say=quiet)
-        return
+        files, start, tmp_path / "run", task=name, features_from=way, body=body, learning_rate=0.0, epochs=2.0,
+        restarts=0, dropout=-1.0,
+    )  # fmt: skip
     assert finetune(given, say=quiet)
-    model, before = bertloom.load(tmp_path / "run"), bertloom.load(tiny_model).state()
+    model, before = bertloom.load(tmp_path / "run"), bertloom.load(start).state()
     assert all(torch.equal(before[key], value) for key, value in model.encoder.state_dict().items())
     task = model.require_task()
     records = list(task.read(str(files["dev"]), ReadCounts()))
@@ -342,8 +333,14 @@ def test_augmented_copies_are_learned_too(
 ) -> None:
     given = recipe(files, tiny_model, tmp_path / "x", augment="mask+delete+swap", augment_copies=2)
     data = tune.read(given, bertloom.load(tiny_model), quiet)
-    assert len(data.features) == 96 * 7
+    new = [one.input_ids.tobytes() for one in data.features[96:]]
+    old = {one.input_ids.tobytes() for one in data.features[:96]}
+    assert 96 * 5 < len(new) <= 96 * 6, "a word swapped for itself, or that is not known, makes no new text"
+    assert sum(one in old for one in new) < 96
     assert len(data.train) == 96
+    (tmp_path / "one.tsv").write_text("text\tlabel\ncat\ta\ndog\tb\n")
+    short = recipe(dict.fromkeys(("train", "dev"), tmp_path / "one.tsv"), tiny_model, tmp_path / "x", augment="swap")
+    assert len(tune.read(short, bertloom.load(tiny_model), quiet).features) == 2, "one word has none to swap with"
     with pytest.raises(InputError, match="no trained mlm head"):
         tune.read(replace(given, augment="mask"), bertloom.load(minilm), quiet)
     tags = {"train": write(tmp_path / "t.jsonl", "tag", 8, 1), "dev": write(tmp_path / "d.jsonl", "tag", 4, 2)}
@@ -382,7 +379,7 @@ def test_long_texts_are_told_of(tiny_model: Path, tmp_path: Path) -> None:
     files = dict.fromkeys(("train", "dev"), tmp_path / "t.jsonl")
     tune.read(recipe(files, tiny_model, tmp_path / "x"), bertloom.load(tiny_model), said.append)
     assert (
-        "1 of 2 training examples are longer than fits into 64 tokens and were cut: --long windows reads them whole"
+        "1 of 2 training records have more text than fits into 64 tokens, which was cut; --long windows reads it whole"
         in said
     )
 
@@ -440,8 +437,6 @@ def test_keys_that_cannot_be(keys: dict[str, Any], said: str) -> None:
 
 
 def test_what_the_run_needs_and_has_not(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
-    model = bertloom.load(tiny_model)
-
     def refused(said: str, **changes: Any) -> None:
         given = recipe(files, tiny_model, tmp_path / "run", **changes)
         with pytest.raises(InputError, match=said):
@@ -457,7 +452,7 @@ def test_what_the_run_needs_and_has_not(files: dict[str, Path], tiny_model: Path
     refused("empty.tsv: no records in it", train=str(empty))
     refused("empty.tsv: no usable record in it", dev=str(empty))
     refused("calibrate: given, a task that chooses one", calibrate=True, problem="multi")
-    assert model.config.num_hidden_layers == 2
+    refused("features-from: given, and freeze, layer-decay or dropout", features_from="last", freeze=1)
 
 
 def test_a_model_without_a_pooler_gets_one(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:

@@ -221,7 +221,9 @@ def test_korean_questions_without_an_answer(tmp_path: Path) -> None:
     assert scores["HasAns_f1"] == pytest.approx(100 * f1), "by characters"
     assert (scores["NoAns_f1"], scores["korquad_exact"]) == (100, 50)
     tuned = task.tuned([{**told[0], "null": 2.0}, told[1]], records)
-    assert tuned.threshold == 2.0, "where the first is answered and the second is not"
+    assert tuned.threshold == 2.5, "halfway between the first, which is answered, and the second, which is not"
+    silent = task.tuned([{**told[0], "null": 5.0}, {**told[1], "null": -1.0}], records)
+    assert silent.threshold < -1, "nothing at all, where the first answer to be given is wrong"
     assert "NoAns_f1" not in task.metrics_on(records[:1])
 
 

@@ -18,10 +18,10 @@ PLACE = Place("f.tsv", 3)
 
 
 def read(file: Path, content: str, **options: Any) -> tuple[Classify, list[Any]]:
-    from bertloom.finetuning.data import load
+    from bertloom.finetuning.data import read_records
 
     file.write_text(content, encoding="utf-8")
-    found = load(Classify(**options), str(file), ReadCounts())
+    found = read_records(Classify(**options), str(file), ReadCounts())
     return found.task, found.records  # type: ignore[return-value]
 
 

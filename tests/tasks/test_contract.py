@@ -21,14 +21,18 @@ from bertloom.errors import InputError
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import pack
 from bertloom.tasks import SETTINGS, TASKS, of_config
+from bertloom.tasks.answer import Answer
+from bertloom.tasks.choose import Choose
+from bertloom.tasks.classify import Classify
 from bertloom.tasks.objective import TaskObjective
 from bertloom.tasks.predict import outputs
+from bertloom.tasks.tag import Tag
 from bertloom.tasks.task import Feature, Task
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train.loop import steps
 from bertloom.train.optimizer import adamw
 from tests.conftest import small
-from tests.tasks.cases import NAMES, made, perfect
+from tests.tasks.cases import NAMES, made, perfect, rows
 
 
 def config_for(tokenizer: Tokenizer, **changes: Any) -> EncoderConfig:
@@ -262,3 +266,63 @@ def test_options_that_cannot_be(kind: type[Task]) -> None:
             kind(**options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at most 50 positions"):
         kind(length=51).most(small())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_the_card_is_one_the_model_answers(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    task, _ = made(name)
+    saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    assert len(bertloom.load(tmp_path / "m").predict([task.example])) == 1
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Classify(text="a", pair="b", label="c", problem="single", labels=("x", "y")),
+        Tag(text="1", label="-1", scheme="iob2", labels=("O", "B-X", "I-X"), by_words=True),
+        Answer(question="a", context="b", answers="c", script="squad"),
+        Choose(context="a", choices="b,c,d", label="e"),
+    ],
+    ids=lambda task: task.name,
+)
+def test_the_example_has_the_columns_that_were_named(task: Task, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    assert len(bertloom.load(tmp_path / "m").predict([task.example])) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gold_answers_are_not_looked_at_where_they_are_asked_for(
+    name: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    task, _ = made(name)
+    saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    gold = ("label", "labels", "score", "ner_tags", "tags", "entities", "answers")
+    odd = [{key: 3.5 if key in gold else value for key, value in row.items()} for row in rows(name, 3)]
+    assert len(bertloom.load(tmp_path / "m").predict(odd)) == len(odd)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_from_python(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    task, records = made(name)
+    saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    model = bertloom.load(tmp_path / "m")
+    scores = model.evaluate(rows(name, 16))
+    assert scores == task.score([prediction for _, prediction in model.predictions(records)], records)
+    with pytest.raises(InputError, match="records: none given"):
+        model.evaluate([])
+    with pytest.raises(InputError, match="record 1: "):
+        model.evaluate([task.example])
+
+
+def test_another_librarys_reader_is_scored_by_what_it_is_asked(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config = transformers.BertConfig(**config_for(tokenizer).to_dict())
+    transformers.BertForQuestionAnswering(config).save_pretrained(tmp_path / "m")
+    tokenizer.save(tmp_path / "m")
+    model, given = bertloom.load(tmp_path / "m"), rows("answer", 24)
+    assert {"f1", "exact", "NoAns_f1"} <= model.evaluate(given).keys()
+    assert model.evaluate([row for row in given if row["answers"]["text"]]).keys() == {"f1", "exact_match"}
+
+
+def test_a_score_on_features_begins_at_the_mean(tokenizer: Tokenizer) -> None:
+    head = Classify(problem="regression", middle=2.5, features_from="last").head(config_for(tokenizer))
+    assert head.output.bias.tolist() == [2.5]  # type: ignore[union-attr, operator]

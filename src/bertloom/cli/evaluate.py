@@ -44,6 +44,8 @@ def evaluate(
         raise InputError("evaluate: give either --corpus DIR, --suite blimp --data FILE, or a task's --data FILE")
     if data is not None and (examples, length, seed) != (None, None, None):
         raise InputError("evaluate: --examples, --length and --seed are for --corpus; other data is scored whole")
+    if (corpus is not None or suite is not None) and fields.given:
+        raise InputError(f"evaluate: --{next(iter(fields.given)).replace('_', '-')} is for a task's data")
     examples, seed = (2000 if examples is None else examples), seed or 0
     if examples < 1 or (length is not None and length < 8) or seed < 0:
         raise InputError(f"examples: {examples}, length: {length}, seed: {seed} given, at least 1, 8 and 0 allowed")
@@ -59,8 +61,7 @@ def evaluate(
 
 
 def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None:
-    from bertloom.cli.finetune import show_confusion
-    from bertloom.cli.show import print_json, print_table, remarks, say_counts, score
+    from bertloom.cli.show import print_json, print_table, remarks, say_counts, score, show_confusion
     from bertloom.errors import InputError
     from bertloom.tasks.metrics import require_libraries
     from bertloom.tasks.task import with_options

@@ -1,8 +1,8 @@
-"""`bertloom finetune TASK MODEL`, a command for each task, and `bertloom finetune RECIPE.toml`."""
+"""`bertloom finetune TASK MODEL`, a command for each task, and `bertloom finetune RECIPE.toml`, which names its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -20,33 +20,20 @@ from bertloom.train.keys import blamed
 _app = commands("finetune", "Fine-tune a model for a task, or go on where it stopped.")
 _KINDS = {**get_type_hints(Tuning)}
 _OWN = [one for one in fields(Tuning) if one.name not in ("task", "model")]
-# Tables wider than this are for the picture.
-MOST_LABELS = 12
 
 
-@_app.default
-def _from_recipe(
-    recipe: Annotated[Path, Parameter(name="")], /, *, output: str | None = None, json: bool = False
-) -> int:
-    """Fine-tune by a TOML recipe whose keys are the flags of `bertloom finetune TASK --help`.
-
-    Parameters
-    ----------
-    recipe
-        TOML file with a key `task` and the task's own keys.
-    output
-        Stands over the recipe's.
-    json
-        Print one JSON object.
-    """
-    task, keys = read_tuning(recipe)
-    if task is None:
-        raise InputError(f"no key task, one of {', '.join(TASKS)} needed", recipe)
+def _chosen(task: str, model: str, flags: dict[str, Any]) -> Tuning:
+    """The recipe of flags, or of a file with flags over it, which are blamed before it."""
+    if Path(model).suffix != ".toml":
+        return tuning(task, {**flags, "model": model})
+    named, keys = read_tuning(Path(model))
+    if named not in (None, task):
+        raise InputError(f"task: {named!r} given, {task} asked for", model)
     try:
-        chosen = tuning(task, keys if output is None else {**keys, "output": output})
+        return tuning(task, {**keys, **flags})
     except InputError as error:
-        raise blamed(error, recipe) from None
-    return _run(chosen, json)
+        of_file = str(error).partition(":")[0] in keys.keys() - flags.keys()
+        raise (blamed(error, Path(model)) if of_file else error) from None
 
 
 def _command(kind: type[Task]) -> Callable[..., int]:
@@ -55,11 +42,12 @@ def _command(kind: type[Task]) -> Callable[..., int]:
     keys = flags("Flags", __name__, [*((one, _KINDS[one.name]) for one in _OWN), *options])
 
     def command(model: str, *, keys: Any = keys(), json: bool = False) -> int:  # noqa: B008
-        return _run(tuning(kind.name, {**given(keys), "model": model}), json)
+        return _run(_chosen(kind.name, model, given(keys)), json)
 
     command.__name__ = kind.name
     command.__doc__ = (kind.__doc__ or "").strip() + (
-        "\n\nParameters\n----------\nmodel\n    A model's folder, a run, or a Hub id.\njson\n    Print one JSON object."
+        "\n\nParameters\n----------\nmodel\n    A model's folder, a run, a Hub id; or a recipe's .toml file, over "
+        "which flags stand.\njson\n    Print one JSON object."
     )
     command.__annotations__ = {
         "model": str,
@@ -77,8 +65,13 @@ for _name, _kind in TASKS.items():
 def finetune(*words: Words) -> int:
     """Fine-tune a model for a task, or go on where it stopped."""
     first = words[0] if words else "--help"
-    if first not in TASKS and not first.startswith("-") and not Path(first).suffix:
-        raise InputError(f"finetune: {nearest(first, TASKS)}; a recipe's file is the other way")
+    if Path(first).suffix == ".toml":
+        task, _ = read_tuning(Path(first))
+        if task is None:
+            raise InputError(f"no key task, one of {', '.join(TASKS)} needed", first)
+        words = (task, *words)
+    if words and words[0] not in TASKS and not first.startswith("-"):
+        raise InputError(f"finetune: {nearest(words[0], TASKS)}; a recipe's .toml file is the other way")
     return _app(words or ("--help",), exit_on_error=False, print_error=False)  # type: ignore[no-any-return]
 
 
@@ -132,7 +125,7 @@ def _show_settings(settings: dict[str, Any]) -> None:
 
 def show_report(report: dict[str, Any], output: Path) -> None:
     """Scores of what is shipped and over seeds, the confusion table, and what to do next."""
-    from bertloom.cli.show import command, print_table, say, score
+    from bertloom.cli.show import command, print_table, say, score, show_confusion
 
     several = len(report["runs"]) > 1
     spread = report["over_seeds"]
@@ -164,19 +157,3 @@ def show_report(report: dict[str, Any], output: Path) -> None:
         f"{', '.join(pictures)} and report.json in {output}; next: "
         + command("predict", output, "--data", "FILE", "--output", "FILE.jsonl")
     )
-
-
-def show_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
-    """How often each gold label was given each label, where there are few enough for a terminal."""
-    from bertloom.cli.show import print_table, results
-
-    if len(labels) > MOST_LABELS:
-        return
-    cells = [[f"{count:,}" for count in row] for row in matrix]
-    widths = [max(map(len, (label, *column))) + 3 for label, column in zip(labels, zip(*cells))]
-    rows, columns = list(labels), list(labels)
-    if sum(widths) + max(map(len, labels)) + 4 > results.width:
-        # On a narrow terminal columns go by numbers.
-        rows, columns = [f"{n} {label}" for n, label in enumerate(labels, 1)], [str(n + 1) for n in range(len(labels))]
-    title = "Gold labels (rows) by given ones (columns)"
-    print_table(title, ("", *columns), [(label, *row) for label, row in zip(rows, cells)])

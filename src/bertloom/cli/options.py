@@ -71,6 +71,10 @@ class TaskColumns:
     context: Annotated[str | None, Parameter(help="Column of the text that is asked about, likewise.")] = None
     answers: Annotated[str | None, Parameter(help="Column of the answers, likewise.")] = None
     choices: Annotated[str | None, Parameter(help="Column of the choices, or columns by commas, likewise.")] = None
+    scheme: Annotated[str | None, Parameter(help="How tags are written, likewise.")] = None
+    illegal: Annotated[
+        Literal["refuse", "repair"] | None, Parameter(help="Tag sequences that are not legal: refuse or repair.")
+    ] = None
     columns: Annotated[str | None, Parameter(help="Names of a table's columns where it has no header.")] = None
     encoding: Annotated[str | None, Parameter(help="Encoding of text files.")] = None
     fallback: Annotated[str | None, Parameter(help="Encoding of lines that are not in it, as latin-1; counted.")] = None

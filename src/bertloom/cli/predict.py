@@ -33,6 +33,8 @@ def predict(
     json
         Print one JSON object about what was written.
     """
+    from dataclasses import replace
+
     from bertloom.api import load
     from bertloom.cli.show import print_json, remarks, say, say_counts
     from bertloom.errors import InputError
@@ -45,8 +47,7 @@ def predict(
     if output is None and json:
         raise InputError("output: none given beside --json, a file needed")
     loaded = load(model)
-    task = with_options(loaded.require_task(), fields.given)
-    loaded.task = task
+    task = loaded.task = replace(with_options(loaded.require_task(), fields.given), asks=True)
     counts, done = ReadCounts(), 0
     with writer(output, task) as write, remarks.status("Predicting") as status:
         for record, prediction in loaded.predictions(task.read(data, counts), tokens, counts):

@@ -26,6 +26,8 @@ from bertloom.text.sources import ReadCounts
 # Progress and remarks go to stderr, so that stdout holds results alone.
 remarks = Console(stderr=True, highlight=False)
 results = Console(highlight=False, soft_wrap=True)
+# Tables of more labels are for the picture.
+MOST_LABELS = 12
 
 
 def say(text: str) -> None:
@@ -65,6 +67,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     results.print(table)
+
+
+def show_confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
+    """How often each gold label was given each label, where there are few enough for a terminal."""
+    if len(labels) > MOST_LABELS:
+        return
+    cells = [[f"{count:,}" for count in row] for row in matrix]
+    widths = [max(map(len, (label, *column))) + 3 for label, column in zip(labels, zip(*cells))]
+    rows, columns = list(labels), list(labels)
+    if sum(widths) + max(map(len, labels)) + 4 > results.width:
+        # On a narrow terminal columns go by numbers.
+        rows, columns = [f"{n} {label}" for n, label in enumerate(labels, 1)], [str(n + 1) for n in range(len(labels))]
+    title = "Gold labels (rows) by given ones (columns)"
+    print_table(title, ("", *columns), [(label, *row) for label, row in zip(rows, cells)])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from bertloom.api import LENGTH, Model
 from bertloom.errors import InputError
 from bertloom.finetuning.recipe import Tuning
 from bertloom.tasks.augment import augmented
+from bertloom.tasks.predict import cut
 from bertloom.tasks.task import TARGET, Feature, Record, Task
 from bertloom.text.records import rows
 from bertloom.text.sources import ReadCounts
@@ -49,8 +50,10 @@ class Data:
         for weights in self.start.encoder.state_dict().values():
             state.update(weights.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy())
         for one in (*self.features, *(one for made in self.dev_features for one in made)):
-            state.update(one.input_ids.tobytes() + one.targets[TARGET][1].tobytes())
-        state.update(repr(self.task.labels_in_config()).encode())
+            for array in (one.input_ids, one.segment_ids, *one.targets[TARGET]):
+                state.update(array.tobytes())
+        gold = [repr(self.task.gold(record)) for record in self.dev if self.task.name == "answer"]
+        state.update(repr((self.task.labels_in_config(), gold)).encode())
         return state.hexdigest()[:32]
 
 
@@ -60,14 +63,14 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
     if not task.length and LENGTH in model.others:
         # Positions beyond those that pretraining reached are as they were made.
         task = replace(task, length=int(model.others[LENGTH]))
-    train = load(task, recipe.train, counts)
+    train = read_records(task, recipe.train, counts)
     if not train.records:
         raise InputError("no records in it, at least two needed", recipe.train)
     task = train.task.learn(train.records)
     metric = recipe.metric or task.metrics[0]
     _require(recipe, task, metric, model)
     learned = task.usable(train.records, counts)
-    dev = task.usable(load(task, recipe.dev, counts).records, counts)
+    dev = task.usable(read_records(task, recipe.dev, counts).records, counts)
     for source, records in ((recipe.train, learned), (recipe.dev, dev)):
         if not records:
             raise InputError("no usable record in it, at least one needed", source)
@@ -82,15 +85,14 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
     records = [*learned, *new_records(recipe, task, learned, model)]
     if len(records) > len(learned):
         say(f"{len(records) - len(learned):,} new training records by {recipe.augment}")
-    features = [one for made in task.features(records, model.tokenizer, model.config) for one in made]
+    train_features = task.features(records, model.tokenizer, model.config)
+    features = [one for made in train_features for one in made]
     dev_features = task.features(dev, model.tokenizer, model.config)
     if not features:
         raise InputError("no token of any record carries a label, at least one needed", recipe.train)
-    for name, examples in (("training", features), ("dev", [one for made in dev_features for one in made])):
-        if cut := sum(one.cut for one in examples):
-            most = task.most(model.config)
-            said = f"{cut:,} of {len(examples):,} {name} examples are longer than fits into {most} tokens and were cut"
-            say(f"{said}: {task.uncut}" if task.uncut else said)
+    for name, made in (("training", train_features), ("dev", dev_features)):
+        if number := cut(made):
+            say(f"{number:,} of {len(made):,} {name} records have {task.limit(model.config)}")
     return Data(task, model, learned, dev, features, dev_features)
 
 
@@ -100,6 +102,10 @@ def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
         raise InputError(f"metric: {metric!r} given, one of {', '.join(task.metrics)} allowed")
     if recipe.calibrate and not task.calibrates:
         raise InputError("calibrate: given, a task that chooses one of several labels needed")
+    if task.part == "features" and (recipe.freeze, recipe.layer_decay, recipe.dropout) != (0, 1.0, -1.0):
+        raise InputError(
+            "features-from: given, and freeze, layer-decay or dropout, which say nothing of an encoder left as it is"
+        )
     if recipe.freeze > model.config.num_hidden_layers:
         most = model.config.num_hidden_layers
         raise InputError(f"freeze: {recipe.freeze} given, at most the model's {most} layers allowed")
@@ -114,15 +120,14 @@ class Loaded:
     records: list[Record]
 
 
-def load(task: Task, source: str, counts: ReadCounts) -> Loaded:
+def read_records(task: Task, source: str, counts: ReadCounts) -> Loaded:
     """All records of a file."""
     if source == "-":
         # It is read twice, and read again where a run goes on.
         raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", source)
     shown = task
     if type(task).shown is not Task.shown:
-        names = [name.strip() for name in task.columns.split(",")] if task.columns else []
-        first = next(rows(source, names, task.reading, ReadCounts()), None)
+        first = next(rows(source, task.names, task.reading, ReadCounts()), None)
         if first:
             shown = task.shown(first[1], first[0])
     return Loaded(shown, list(shown.read(source, counts)))
@@ -175,8 +180,11 @@ def new_records(recipe: Tuning, task: Task, records: Sequence[Record], model: Mo
     made = []
     for way in recipe.ways:
         for record in list(records) * recipe.augment_copies:
-            text = task.text_of(record)
+            text = task.augmentable(record)
             if text is None:
                 raise InputError(f"augment: {recipe.augment} given, none allowed for {task.name}")
-            made.append(task.with_text(record, augmented(text, way, recipe.augment_share, rng, fill)))
+            changed = augmented(text, way, recipe.augment_share, rng, fill)
+            # Too long for the model, or too short to be changed.
+            if changed.split() != text.split():
+                made.append(task.with_text(record, changed))
     return made

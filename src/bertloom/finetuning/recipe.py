@@ -11,10 +11,10 @@ from bertloom.errors import InputError, nearest
 from bertloom.tasks import TASKS, Task
 from bertloom.tasks.augment import WAYS
 from bertloom.train.keys import Keys, check_kind, key, name_of, read_keys
-from bertloom.train.recipe import LARGEST_SEED, MOST_DROPPED, PRECISIONS, SCHEDULES
+from bertloom.train.recipe import LARGEST_SEED, MOST_DROPPED, PRECISIONS, SCHEDULES, trained_rate
 
-# Rates of BERT-base (Devlin et al. 2019, §A.3), and of a new head on frozen features.
-BASE_RATE, BASE_WIDTH, FEATURE_RATE = 5e-5, 768, 1e-3
+# The rate of a new head on frozen features.
+FEATURE_RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Tuning(Keys):
     evaluate_every: int = key(0, "Steps between measures on dev; 0 for every epoch.")
     seed: int = key(0, "Seed of the head, order and dropout; the first of several.")
     seeds: int = key(1, "Runs, each with a seed of its own; the best on dev is shipped.", shapes=False)
-    restarts: int = key(3, "Further seeds that a run is given which learned nothing.")
+    restarts: int = key(3, "Further seeds that a run is given which learned nothing.", shapes=False)
     augment: str = key("", f"New examples from old ones, joined by +: {', '.join(WAYS)}.")
     augment_share: float = key(0.15, "Share of the words that are changed in one.")
     augment_copies: int = key(1, "New examples for each old one and each way.")
@@ -83,7 +83,7 @@ class Tuning(Keys):
         """The peak rate."""
         if self.learning_rate:
             return self.learning_rate
-        return FEATURE_RATE if getattr(self.task, "features_from", "") else BASE_RATE * BASE_WIDTH / hidden_size
+        return FEATURE_RATE if self.task.part == "features" else trained_rate(hidden_size)
 
     def values(self) -> dict[str, Any]:
         """Every key, the task's options among them."""

@@ -102,6 +102,8 @@ def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
     """Every key with the value that an automatic one has."""
     length = data.task.most(model.config)
     dropout = model.config.hidden_dropout_prob if recipe.dropout == -1 else recipe.dropout
+    if data.task.part == "features":
+        dropout = 0.0  # but for an LSTM's own
     return {
         **recipe.values(),
         "learning_rate": recipe.rate(model.config.hidden_size),

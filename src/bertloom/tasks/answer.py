@@ -13,7 +13,7 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, learned, option, softmax
-from bertloom.text.records import Place, Row, json_of, require_characters, text_of
+from bertloom.text.records import Place, Row, json_of, text_of
 from bertloom.text.sequence import sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
@@ -49,7 +49,6 @@ class Answer(Task):
     part: ClassVar[str] = "qa_outputs"
     pipeline: ClassVar[str] = "question-answering"
     by_id: ClassVar[bool] = True
-    example: ClassVar[Row] = {"question": "Who lives in Paris?", "context": "Anna lives in Paris."}
     form: ClassVar[str] = '{"id": …, "question": …, "context": …, "answers": {"text": […], "answer_start": […]}}'
 
     question: str = option("", "Column of the question; question unless given.")
@@ -82,6 +81,17 @@ class Answer(Task):
             yield from replace(self, question="", context="", answers="").made(_squad(source), counts)
         else:
             yield from super().read(source, counts)
+
+    @property
+    def example(self) -> Row:
+        """A question and its text."""
+        question, context = self.question or "question", self.context or "context"
+        return {question: "Who lives in Paris?", context: "Anna lives in Paris."}
+
+    def without_gold(self, row: Row) -> Row:
+        """Without answers."""
+        gold = (self.answers or "answers", "is_impossible")
+        return {name: value for name, value in row.items() if name not in gold}
 
     def record(self, row: Row, place: Place) -> Question:
         """A question, its text, and answers that stand where they are said to."""
@@ -165,6 +175,10 @@ class Answer(Task):
             made.append([self._window(tokenizer, question, ids, places, at, free, gold, cut) for at in begins])
         return made
 
+    def limit(self, config: EncoderConfig) -> str:
+        """Texts are read whole, questions are not."""
+        return f"a question of more than {min(LONGEST_QUESTION, self.most(config) // 2)} tokens, which was cut"
+
     def _window(
         self,
         tokenizer: Tokenizer,
@@ -244,7 +258,9 @@ class Answer(Task):
         return [name for name in self.metrics if "Ans_" not in name or name.partition("_")[0] in found]
 
     def score(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> dict[str, float]:
-        """In percent, by the names of the official scripts."""
+        """In percent, by the names of the official scripts; another library's model goes by what is asked of it."""
+        if self.script == "auto":
+            return self.learn(records).score(predictions, records)
         f1, exact, *_ = self.metrics
         if self.nothing:
             names = {"f1": f1, "exact": exact}
@@ -264,7 +280,15 @@ class Answer(Task):
         """The threshold of nothing that gives the best F1."""
         if not self.nothing:
             return self
-        return replace(self, threshold=self._with_nothing(predictions, records, 0.0)["best_f1_thresh"])
+
+        def f1(threshold: float) -> float:
+            return self._with_nothing(predictions, records, threshold)["f1"]
+
+        nulls = [one["null"] for one in predictions]
+        best = self._with_nothing(predictions, records, 0.0)["best_f1_thresh"]
+        # Halfway to the next question, since rounding moves scores; below all where none is better answered.
+        above = min((null for null in nulls if null > best), default=best + 1)
+        return replace(self, threshold=max((best + above) / 2, min(nulls) - 1, key=f1))
 
     def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
         """Nothing to every question, where some have an answer."""
@@ -288,9 +312,8 @@ def _squad(source: str) -> Iterator[tuple[Place, Row]]:
                 for asked in paragraph["qas"]:
                     row = {**asked, "context": paragraph["context"]}
                     number += 1
-                    place = Place(f"{source}: question {asked.get('id', number)}")
-                    require_characters(row, place)
-                    yield place, row
+                    named = identity_of(asked)
+                    yield Place(f"{source}: question {named}") if named else Place(source, number, "question"), row
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"is no SQuAD JSON: {type(error).__name__} {error}", source) from None
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
@@ -54,7 +54,6 @@ class Choose(Task):
     pooled: ClassVar[bool] = True
     pipeline: ClassVar[str] = "multiple-choice"
     form: ClassVar[str] = '{"context": …, "question": …, "choices": […], "label": 0}'
-    example: ClassVar[Row] = {"context": "It rained.", "choices": ["We got wet.", "We sang."]}
 
     context: str = option("", "Column of the text; told by its name unless given.")
     question: str = option("", "Column of the question before each choice; told by its name unless given.")
@@ -90,9 +89,8 @@ class Choose(Task):
                 if self.questions:
                     made["question"] = question.partition(": ")[2]
                 if right is not None:
-                    if number >= len(right) or len(right[number]) != 4:
-                        raise place.error("no four answers in the file of answers")
-                    made["label"] = right[number][asked]
+                    known = right[number] if number < len(right) else []
+                    made["label"] = known[asked] if len(known) == 4 else "no four answers in the file of answers"
                 yield place, made
 
     def _answers(self, source: str) -> list[list[str]] | None:
@@ -100,6 +98,23 @@ class Choose(Task):
         if not beside.is_file():
             return None
         return [line.split() for line in read_text(beside).splitlines() if line.strip()]
+
+    @property
+    def example(self) -> Row:
+        """A text and two choices, under their columns' names."""
+        columns, choices = self._columns, ["We got wet.", "We sang."]
+        given: Row = {self.choices or "choices": choices}
+        if len(columns) > 1:
+            given = {name: f"We saw {number}." for number, name in enumerate(columns, 1)}
+        return {self.context or "context": "It rained.", **given}
+
+    @property
+    def _columns(self) -> list[str]:
+        return [name.strip() for name in self.choices.split(",") if name.strip()]
+
+    def without_gold(self, row: Row) -> Row:
+        """Without the right choice."""
+        return {name: value for name, value in row.items() if name not in ([self.label] if self.label else LABELS)}
 
     def record(self, row: Row, place: Place) -> Choice:
         """A row: a context, perhaps a question, and choices as a list or as ending0, ending1, …"""
@@ -118,7 +133,7 @@ class Choose(Task):
 
     def _choices(self, row: Row, place: Place) -> tuple[str, ...]:
         """From the columns that were named, a list, or columns with numbers in their names."""
-        given = [name.strip() for name in self.choices.split(",") if name.strip()]
+        given = self._columns
         listed = named(row, self.choices, CHOICES) if len(given) < 2 else None
         numbered = [(int(match[1]), name) for name in row if (match := ENDING.fullmatch(name))]
         columns = given if len(given) > 1 else [] if given else [name for _, name in sorted(numbered)]
@@ -233,10 +248,6 @@ class Choose(Task):
         numbers = {one["choice"] for one in predictions}
         wanted = {cast(Choice, record).right for record in records}
         return f"choice {numbers.pop()}" if len(numbers) == 1 and len(wanted) > 1 else None
-
-    def labels_in_config(self) -> dict[str, Any]:
-        """`transformers` wants none."""
-        return {}
 
 
 def _beginning(source: str) -> str:

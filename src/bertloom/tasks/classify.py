@@ -14,21 +14,18 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics
 from bertloom.tasks.task import (
-    BODIES,
-    FEATURES,
     TARGET,
     Array,
     Feature,
+    OnFeatures,
     Prediction,
     Record,
-    Task,
     column,
     identity_of,
     in_order,
     label_names,
     learned,
     option,
-    require_features,
     softmax,
 )
 from bertloom.text.records import Place, Row, text_of
@@ -71,15 +68,13 @@ class Text(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classify(Task):
+class Classify(OnFeatures):
     """Sentiment, topic, acceptability; paraphrase, entailment, similarity."""
 
     name: ClassVar[str] = "classify"
     architecture: ClassVar[str] = "BertForSequenceClassification"
     pipeline: ClassVar[str] = "text-classification"
     form: ClassVar[str] = '{"text": …, "label": …}'
-    example: ClassVar[Row] = {"text": "A fine text."}
-    uncut: ClassVar[str] = "--long windows reads them whole"
 
     text: str = option("", "Column of the text; told by its name unless given.")
     pair: str = option("", "Column of the second text; told by its name unless given, none for no second text.")
@@ -91,10 +86,6 @@ class Classify(Task):
     long: str = option("truncate", "Texts over the length: truncate, head-tail or windows, which are pooled.", LONG)
     stride: int = option(0, "Tokens that windows share; 0 for a quarter of the length.")
     class_weights: bool = option(False, "Weigh labels by how rare they are.")
-    features_from: str = option(
-        "", "Frozen encoder, its features into a new head: " + ", ".join(FEATURES) + ".", ("", *FEATURES)
-    )
-    body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
     labels: tuple[str, ...] = learned(())
     weights: tuple[float, ...] = learned(())
     # Where scores begin, before anything is learned.
@@ -107,12 +98,6 @@ class Classify(Task):
         object.__setattr__(self, "weights", tuple(self.weights))
         if self.stride < 0:
             raise InputError(f"stride: {self.stride} given, at least 0 allowed")
-        require_features(self.body, self.features_from)
-
-    @property
-    def part(self) -> str:  # type: ignore[override]
-        """The head's name among the weights."""
-        return "features" if self.features_from else "classifier"
 
     @property
     def pooled(self) -> bool:  # type: ignore[override]
@@ -139,6 +124,15 @@ class Classify(Task):
         if not label:
             label = next((names[one] for one in LABELS if one in names), "")
         return replace(self, text=text, pair=pair or "none", label=label)
+
+    @property
+    def example(self) -> Row:
+        """One text or two, under their columns' names."""
+        return {self.plain: "A fine text."} | ({self.pair: "Another one."} if self.pair not in ("", "none") else {})
+
+    def without_gold(self, row: Row) -> Row:
+        """Without the label's column."""
+        return {name: value for name, value in row.items() if name != self.label}
 
     def record(self, row: Row, place: Place) -> Text:
         """A row's texts and labels; those of several labels are a list or separated."""
@@ -187,6 +181,8 @@ class Classify(Task):
                 problem = REGRESSION if decimal else SINGLE
         made = replace(self, problem=problem)
         if problem == REGRESSION:
+            if self.class_weights:
+                raise InputError("class-weights: given, labels that are classes needed")
             scores = [score for one in given if len(one) == 1 and (score := _number(one[0])) is not None]
             if not scores:
                 made.require(rows[0])
@@ -239,8 +235,9 @@ class Classify(Task):
         return (row.text.strip(), (row.pair or "").strip())
 
     def gold(self, record: Record) -> Hashable:
-        """The labels."""
-        return cast(Text, record).labels
+        """The labels; of several at once in any order."""
+        labels = cast(Text, record).labels
+        return labels if labels is None or self.problem != MULTI else frozenset(labels)
 
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """Counts by label, imbalance, labels with one example."""
@@ -271,7 +268,7 @@ class Classify(Task):
                 said.append(f"{row.place}: label {label!r} has this one example; join it with another or add more")
         return said
 
-    def text_of(self, record: Record) -> str:
+    def augmentable(self, record: Record) -> str:
         """The first text."""
         return cast(Text, record).text
 
@@ -303,6 +300,11 @@ class Classify(Task):
                 ]
             )
         return made
+
+    def limit(self, config: EncoderConfig) -> str:
+        """More than the tokens that fit; single texts may be read in windows."""
+        single = self.pair in ("", "none")
+        return super().limit(config) + ("; --long windows reads it whole" if single else "")
 
     def _cut(
         self, first: list[int], second: list[int] | None, most: int
@@ -341,11 +343,14 @@ class Classify(Task):
         from bertloom.tasks.heads import FeatureHead, PooledHead
 
         outputs = len(self.labels) or 1
+        made: nn.Module
         if self.features_from:
-            return FeatureHead(config, outputs, self.features_from, self.body, pooled=True)
-        made = PooledHead(config, outputs)
+            made = FeatureHead(config, outputs, self.features_from, self.body, pooled=True)
+            last = made.output
+        else:
+            made = last = PooledHead(config, outputs)
         if self.problem == REGRESSION:
-            made.bias.data.fill_(self.middle)
+            last.bias.data.fill_(self.middle)
         return made
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:

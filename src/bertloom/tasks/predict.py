@@ -48,6 +48,11 @@ def grouped(sizes: Iterable[int], logits: Sequence[Array]) -> Iterator[Sequence[
         start += size
 
 
+def cut(made: Iterable[Sequence[Feature]]) -> int:
+    """How many records have features with text cut off."""
+    return sum(any(one.cut for one in features) for features in made)
+
+
 def predicted(
     task: Task,
     encoder: Encoder,
@@ -64,7 +69,7 @@ def predicted(
     stream, counts = iter(records), counts or ReadCounts()
     while chunk := list(islice(stream, AT_ONCE)):
         made = task.features(chunk, tokenizer, encoder.config)
-        counts.mended["text longer than fits, cut"] += sum(any(one.cut for one in features) for features in made)
+        counts.mended[f"record with {task.limit(encoder.config)}"] += cut(made)
         logits, _ = outputs(task, encoder, head, [one for features in made for one in features], tokens)
         for record, features, own in zip(chunk, made, grouped(map(len, made), logits)):
             yield record, task.decode(record, features, own)

@@ -20,10 +20,15 @@ class Span(NamedTuple):
     label: str
 
 
-def split(tag: str) -> tuple[str, str]:
-    """`B-PER` as `("B", "PER")`, the outside tag as `("O", "")`; raises `ValueError` where it is neither."""
+def split(tag: str, scheme: str = "") -> tuple[str, str]:
+    """`B-PER` as `("B", "PER")`, the outside tag as `("O", "")`; raises `ValueError` where it is neither.
+
+    In IO a bare type, `PER` or `person-actor`, is `("I", …)`.
+    """
     if tag == OUTSIDE:
         return OUTSIDE, ""
+    if scheme == "io" and tag and tag[:2] not in ("B-", "I-", "E-", "S-", "L-", "U-"):
+        return "I", tag
     kind, dash, label = tag.partition("-")
     kind = ALIASES.get(kind, kind)
     if not dash or not label or kind not in "BIES" or len(kind) != 1:
@@ -82,7 +87,7 @@ def spans(tags: Sequence[str], scheme: str, fault: Callable[[int, str], None] | 
     before = (OUTSIDE, "")
     start = 0
     for place, tag in enumerate([*tags, OUTSIDE]):
-        now = split(tag)
+        now = split(tag, scheme)
         on = _goes_on(scheme, before, now)
         if place < len(tags) and fault and (why := _illegal(scheme, before, now, on)):
             fault(place, f"tag {tag!r} {why}")

@@ -18,20 +18,17 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics, schemes
 from bertloom.tasks.task import (
-    BODIES,
-    FEATURES,
     TARGET,
     Array,
     Feature,
+    OnFeatures,
     Prediction,
     Record,
-    Task,
     identity_of,
     label_names,
     learned,
     named,
     option,
-    require_features,
     softmax,
 )
 from bertloom.text.conll import Token, by_characters, is_column, is_universal, sentences
@@ -72,26 +69,27 @@ class Tagged(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tag(Task):
+class Tag(OnFeatures):
     """Entities by character offsets, or a label for each word."""
 
     name: ClassVar[str] = "tag"
     architecture: ClassVar[str] = "BertForTokenClassification"
     pipeline: ClassVar[str] = "token-classification"
-    example: ClassVar[Row] = {"text": "Anna lives in Paris."}
     form: ClassVar[str] = (
         '{"text": …, "entities": [{"start": …, "end": …, "label": …}]} or {"tokens": […], "tags": […]}'
     )
 
-    text: str = option("", "Column of the words, by number from 1 or name; the first, or CoNLL-U's FORM, unless given.")
-    label: str = option("", "Column of the tags, by number from 1 or name; the last, or CoNLL-U's UPOS, unless given.")
+    text: str = option(
+        "",
+        "Column of the words, by name or number (-1 the last); the first, or CoNLL-U's FORM, unless given.",
+    )
+    label: str = option(
+        "",
+        "Column of the tags, by name or number (-1 the last); the last, or CoNLL-U's UPOS, unless given.",
+    )
     scheme: str = option("auto", "How tags are written: io, iob1, iob2, bioes (bilou), or plain labels.", WAYS)
     illegal: str = option("refuse", "Tag sequences that are not legal: refuse or repair.", ILLEGAL)
     stride: int = option(0, "Tokens that windows of a long text share; 0 for a quarter of the length.")
-    features_from: str = option(
-        "", "Frozen encoder, its features into a new head: " + ", ".join(FEATURES) + ".", ("", *FEATURES)
-    )
-    body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
     decoding: str = option(
         "legal", "How tags are chosen: legal, the likeliest legal sequence, or argmax, each by itself.", DECODINGS
     )
@@ -104,12 +102,8 @@ class Tag(Task):
         object.__setattr__(self, "labels", tuple(self.labels))
         if self.stride < 0:
             raise InputError(f"stride: {self.stride} given, at least 0 allowed")
-        require_features(self.body, self.features_from)
-
-    @property
-    def part(self) -> str:  # type: ignore[override]
-        """The head's name among the weights."""
-        return "features" if self.features_from else "classifier"
+        if self.columns:
+            raise InputError("columns: given, --text and --label name the columns of a tagger's files")
 
     # Reading
 
@@ -123,7 +117,12 @@ class Tag(Task):
         first = list(islice(found, 200))
         characters = by_characters(first, alike=bool(self.labels) and not self.by_words)
         for tokens in chain(first, found):
-            yield self._sentence(tokens, is_universal(source), characters)
+            try:
+                yield self._sentence(tokens, is_universal(source), characters)
+            except InputError:
+                if self.on_bad == "error":
+                    raise
+                counts.mended["malformed sentence, left out"] += 1
 
     def _sentence(self, tokens: Sequence[Token], universal: bool, characters: bool) -> Tagged:
         word, tag = self.text or ("form" if universal else "1"), self.label or ("upos" if universal else "-1")
@@ -134,14 +133,16 @@ class Tag(Task):
             text=text,
             units=units,
             words=not characters,
-            tags=tuple(token.cell(tag, universal) for token in tokens) if len(tokens[0].cells) > 1 else None,
+            tags=tuple(token.cell(tag, universal) for token in tokens)
+            if len(tokens[0].cells) > 1 and not self.asks
+            else None,
             lines=tuple(cast(int, token.place.line) for token in tokens),
         )
 
     def record(self, row: Row, place: Place) -> Tagged:
         """A JSON row: words with tags, or a text with spans."""
-        # Numbers and CoNLL-U's names are columns of lines.
-        text, label = ("" if is_column(one) else one for one in (self.text, self.label))
+        # Numbers and CoNLL-U's names may have been columns of lines.
+        text, label = ("" if is_column(one) and one not in row else one for one in (self.text, self.label))
         words = named(row, text, WORDS)
         identity = identity_of(row)
         if words and isinstance(row[words], list):
@@ -160,8 +161,18 @@ class Tag(Task):
         return Tagged(place=place, id=identity, text=whole, units=units, words=False, tags=tags)
 
     @property
+    def example(self) -> Row:
+        """A text."""
+        return {self.plain: "Anna lives in Paris."}
+
+    def without_gold(self, row: Row) -> Row:
+        """Without the tags of words or the spans of a text; words stay."""
+        gold = {*TAGS, *SPANS, self.label} - {self.text, *WORDS}
+        return {name: value for name, value in row.items() if name not in gold}
+
+    @property
     def plain(self) -> str:
-        """The text's, where it is one of rows."""
+        """The text's, where it was one of rows."""
         return "text" if is_column(self.text) else self.text or "text"
 
     # Learning
@@ -234,6 +245,8 @@ class Tag(Task):
         if self.scheme == schemes.PLAIN:
             counts = Counter(tag for one in tagged for tag in one.tags or ())
             what = "labels"
+            if schemes.OUTSIDE in counts:
+                what = "plain labels, scored by accuracy, O too; --scheme io reads the others as entities"
         else:
             counts = Counter(span.label for one in tagged for span in self.spans(one))
             what = f"entities, tags read as {self.scheme.upper()}"
@@ -314,7 +327,13 @@ class Tag(Task):
                 if not tags[unit]:
                     # Later characters of a piece, and what no piece stands for.
                     tags[unit], sure[unit] = (tags[unit - 1], sure[unit - 1]) if unit else (self.labels[0], 0.0)
-            return {"tags": tags, "probabilities": sure}
+            if one.words and one.given:
+                return {"tags": tags, "probabilities": sure}
+            tokens = [
+                {"start": start, "end": end, "label": tag, "text": one.text[start:end], "probability": share}
+                for (start, end), tag, share in zip(one.units, tags, sure)
+            ]
+            return {"text": one.text, "tokens": tokens, "tags": tags}
         legal = self.decoding == "legal"
         best = _likeliest(np.log(shares + 1e-30), self.labels) if legal else shares.argmax(1).tolist()
         found = schemes.spans([self.labels[number] for number in best], "iob2")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError, nearest
 from bertloom.example import Example
-from bertloom.text.records import Place, Row, rows
+from bertloom.text.records import Place, Row, require_characters, rows
 from bertloom.text.sources import ReadCounts, ReadOptions
 from bertloom.text.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ FEATURES: dict[str, slice] = {
 }
 BODIES = ("linear", "bilstm")
 # Options that tell of a file and not of the task: they are not saved with a model.
-OF_A_FILE = ("encoding", "fallback", "on_bad")
+OF_A_FILE = ("encoding", "fallback", "on_bad", "asks")
 # The one target of a task's examples.
 TARGET = "labels"
 Prediction = dict[str, Any]
@@ -61,7 +61,11 @@ class Record:
 
 @dataclass
 class Feature(Example):
-    """An example made of a record: whether text was `cut` off it, and `where` in the text the labelled rows stand."""
+    """An example made of a record: whether text was `cut` off it, and `where`, what `decode` needs to find its place.
+
+    `where` is the task's own: (m, 2) units of the labelled rows in `tag`, the first row of the text and (n, 2)
+    characters of its pieces in `answer`.
+    """
 
     cut: bool = False
     where: Any = None
@@ -77,15 +81,12 @@ class Task(ABC):
     part: ClassVar[str] = "classifier"
     # Whether the head stands on the pooled first token.
     pooled: ClassVar[bool] = False
-    # The form of a record when it is written as JSON, for messages, and a record to show how the model is asked.
+    # The form of a record when it is written as JSON, for messages.
     form: ClassVar[str] = ""
-    example: ClassVar[Row] = {}
     # How the Hub names what such models do.
     pipeline: ClassVar[str]
     # Whether official scripts know records by their ids, so that none may stand twice.
     by_id: ClassVar[bool] = False
-    # What may be done about texts that are cut.
-    uncut: ClassVar[str] = ""
 
     length: int = option(0, "Most tokens of a sequence; 0 for as many as the model has learned positions.")
     columns: str = option("", "Names of a table's columns, by commas, where its first line is no header.")
@@ -93,6 +94,8 @@ class Task(ABC):
     fallback: str = option("", "Encoding of lines that are not in it, as latin-1; counted.")
     on_bad: str = option("error", "Stop at a bad row, or leave it out and count it: error or skip.", ("error", "skip"))
     temperature: float = learned(1.0)
+    # Whether records are only asked about, so that gold answers are not looked at.
+    asks: bool = learned(False)
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -108,18 +111,24 @@ class Task(ABC):
     def reading(self) -> ReadOptions:
         """How files are read."""
         on_bad = cast(Literal["error", "skip"], self.on_bad)
-        return ReadOptions(encoding=self.encoding, fallback=self.fallback or None, on_bad=on_bad)
+        # A document may be a whole book.
+        return ReadOptions(encoding=self.encoding, fallback=self.fallback or None, on_bad=on_bad, max_line=1 << 30)
 
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
         """The records of a file or data set, streamed; a bad one raises with its line, or is counted."""
-        names = [name.strip() for name in self.columns.split(",")] if self.columns else []
-        return self.made(rows(source, names, self.reading, counts), counts)
+        return self.made(rows(source, self.names, self.reading, counts), counts)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of a table that has no header."""
+        return [name.strip() for name in self.columns.split(",")] if self.columns else []
 
     def made(self, given: Iterable[tuple[Place, Row]], counts: ReadCounts) -> Iterator[Record]:
         """Records of rows, as `read` treats them."""
         for place, row in given:
             try:
-                yield self.record(row, place)
+                require_characters(row, place)
+                yield self.record(self.without_gold(row) if self.asks else row, place)
             except InputError:
                 if self.on_bad == "error":
                     raise
@@ -133,6 +142,15 @@ class Task(ABC):
     def plain(self) -> str:
         """The column that a text stands in which is given alone."""
         return "text"
+
+    @property
+    @abstractmethod
+    def example(self) -> Row:
+        """A record, to show how the model is asked."""
+
+    @abstractmethod
+    def without_gold(self, row: Row) -> Row:
+        """A row without its gold answer."""
 
     @abstractmethod
     def record(self, row: Row, place: Place) -> Record:
@@ -182,7 +200,7 @@ class Task(ABC):
         """What the user should know of the training records."""
         return []
 
-    def text_of(self, record: Record) -> str | None:
+    def augmentable(self, record: Record) -> str | None:
         """The text that augmentation may change; None where that would make the answer wrong."""
         return None
 
@@ -195,6 +213,10 @@ class Task(ABC):
     @abstractmethod
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
         """Of each record its examples, several where it is read in windows."""
+
+    def limit(self, config: EncoderConfig) -> str:
+        """What records have whose text was cut, and what may be done."""
+        return f"more text than fits into {self.most(config)} tokens, which was cut"
 
     @abstractmethod
     def head(self, config: EncoderConfig) -> nn.Module:
@@ -266,15 +288,29 @@ class Task(ABC):
         return self.length or config.max_position_embeddings
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnFeatures(Task):
+    """What tasks share that may stand on a frozen encoder's features."""
+
+    features_from: str = option(
+        "", "Frozen encoder, its features into a new head: " + ", ".join(FEATURES) + ".", ("", *FEATURES)
+    )
+    body: str = option("linear", "What such features go into: linear or bilstm.", BODIES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.body != BODIES[0] and not self.features_from:
+            raise InputError(f"body: {self.body} given, --features-from {' or '.join(FEATURES)} needed with it")
+
+    @property
+    def part(self) -> str:  # type: ignore[override]
+        """The head's name among the weights."""
+        return "features" if self.features_from else "classifier"
+
+
 def identity_of(row: Row) -> str:
     """A row's id, "" where it has none."""
     return "" if row.get("id") is None else str(row["id"])
-
-
-def require_features(body: str, features_from: str) -> None:
-    """Raise where a body is given without the features that go into it."""
-    if body != BODIES[0] and not features_from:
-        raise InputError(f"body: {body} given, --features-from {' or '.join(FEATURES)} needed with it")
 
 
 def label_names(labels: Sequence[str]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def is_universal(source: str) -> bool:
 
 def is_column(name: str) -> bool:
     """Whether a column's name is one of lines, and not of rows."""
-    return name.isdecimal() or name.lower() in COLUMNS
+    return name.removeprefix("-").isdecimal() or name.lower() in COLUMNS
 
 
 def sentences(source: str, options: ReadOptions, counts: ReadCounts) -> Iterator[list[Token]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,6 @@ def rows(
                     raise place.error("is not JSON: too deep") from None
                 if not isinstance(row, dict):
                     raise place.error(f"a {type(row).__name__} given, an object of fields allowed")
-                require_characters(row, place)
             except InputError:
                 if options.on_bad == "error":
                     raise
@@ -161,12 +161,23 @@ def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOpt
             cut: Cut = ((number, partial(line.split, "\t")) for number, line in numbered if line)
         else:
             cut = _comma_separated(source, numbered)
-        names = list(columns) or next((read() for _, read in cut), [])
+        first = next(((number, read) for number, read in cut), None)
+        names = list(columns)
+        if first and (not names or _is_header(first[1], names)):
+            names, first = first[1](), None
         twice = {name for name in names if name and names.count(name) > 1}
         if twice:
             raise InputError(f"column {sorted(twice)[0]!r} stands twice in the header, once allowed", source, 1)
-        for number, read in cut:
+        for number, read in chain([first] if first else [], cut):
             yield number, partial(_row, Place(source, number), names, read)
+
+
+def _is_header(read: Callable[[], list[str]], columns: Sequence[str]) -> bool:
+    """Whether a line holds nothing but names that were given for lines without a header."""
+    try:
+        return set(read()) <= set(columns)
+    except InputError:
+        return False
 
 
 def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Cut:
@@ -203,8 +214,6 @@ def _row(place: Place, names: Sequence[str], read: Callable[[], list[str]]) -> R
     cells = read()
     if len(cells) != len(names):
         raise place.error(f"{len(cells)} columns given, {len(names)} allowed: {', '.join(map(repr, names))[:120]}")
-    if cells == list(names):
-        raise place.error("the columns' own names stand here: a header is there, so --columns is not needed")
     # What stands between a last comma and the line's end is no column.
     return {name: cell for name, cell in zip(names, cells) if name}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from bertloom.train.recipe import Recipe
+from bertloom.train.recipe import Recipe, trained_rate
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -53,7 +53,7 @@ def default_rate(hidden_size: int) -> float:
 
 def peak_rate(recipe: Recipe, hidden_size: int) -> float:
     """The recipe's peak rate, or the width's."""
-    return recipe.learning_rate or default_rate(hidden_size)
+    return recipe.learning_rate or (trained_rate if recipe.start else default_rate)(hidden_size)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:

@@ -86,6 +86,11 @@ class Recipe(Keys):
         return self.short_length if step < self.short_steps else self.length
 
 
+def trained_rate(hidden_size: int) -> float:
+    """A peak rate for a model that is trained already: 5e-5 at BERT-base (Devlin et al. 2019, §A.3), by the width."""
+    return 5e-5 * 768 / hidden_size
+
+
 NAMES = {name_of(one): one.name for one in fields(Recipe)}
 
 
