@@ -1,4 +1,4 @@
-"""Official figures: SQuAD 2.0's script (fuzzed cases it was run on), 1.1's and KorQuAD's by hand, GLUE's, seqeval's."""
+"""Official figures: SQuAD 1.1's, 2.0's and KorQuAD's scripts (fuzzed cases they were run on), GLUE's, seqeval's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from bertloom.tasks import metrics
 
 SQUAD, KORQUAD = metrics.SCRIPTS["squad"], metrics.SCRIPTS["korquad"]
+# What SQuAD 1.1's script and KorQuAD's said of fuzzed answers.
+OLDER = json.loads((Path(__file__).parent / "answers_official.json").read_text(encoding="utf-8"))
 OFFICIAL = json.loads((Path(__file__).parent / "squad2_official.json").read_text(encoding="utf-8"))
 
 
@@ -21,6 +23,14 @@ OFFICIAL = json.loads((Path(__file__).parent / "squad2_official.json").read_text
 def test_squad2_is_the_official_script(case: dict[str, Any]) -> None:
     scores = metrics.with_nothing(case["golds"], case["given"], case["nulls"], case["threshold"], SQUAD)
     assert scores == pytest.approx(case["want"])
+
+
+@pytest.mark.parametrize("number", range(40))
+@pytest.mark.parametrize("script", ["squad", "korquad"])
+def test_squad1_and_korquad_are_the_official_scripts(script: str, number: int) -> None:
+    case, ours = OLDER[script][number], metrics.SCRIPTS[script]
+    scores = metrics.answer_scores(case["golds"], case["given"], ours.exact, ours.f1)
+    assert metrics.means(scores, {"exact": "exact", "f1": "f1"}) == pytest.approx(case["want"])
 
 
 @pytest.mark.parametrize(
