@@ -20,7 +20,7 @@ app = App(
     result_action="return_value",
 )
 COMMANDS = {
-    "demo": "Raw text to a pretrained tiny BERT, in five minutes, on text that is at hand.",
+    "demo": "Raw text to a pretrained and fine-tuned tiny BERT, in five minutes, on text that is at hand.",
     "vocab": "Train a WordPiece vocabulary on text, or extend a model's.",
     "prepare": "Turn text into a prepared corpus.",
     "pretrain": "Pretrain a BERT on a prepared corpus, or go on where it stopped.",

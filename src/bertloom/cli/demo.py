@@ -32,7 +32,7 @@ def demo(
     output: Annotated[Path, Parameter(help="Folder to make; the same command again goes on in it.")] = Path("demo"),
     steps: Whole = STEPS,
 ) -> int:
-    """Raw text to a pretrained tiny BERT, in five minutes, on text that is at hand.
+    """Raw text to a pretrained and fine-tuned tiny BERT, in five minutes, on text that is at hand.
 
     Parameters
     ----------
