@@ -237,7 +237,7 @@ class Classify(OnFeatures):
     def gold(self, record: Record) -> Hashable:
         """The labels; of several at once in any order."""
         labels = cast(Text, record).labels
-        return labels if labels is None or self.problem != MULTI else frozenset(labels)
+        return labels if labels is None or self.problem != MULTI else tuple(sorted(labels))
 
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """Counts by label, imbalance, labels with one example."""
