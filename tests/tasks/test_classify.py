@@ -18,11 +18,9 @@ PLACE = Place("f.tsv", 3)
 
 
 def read(file: Path, content: str, **options: Any) -> tuple[Classify, list[Any]]:
-    from bertloom.finetuning.data import read_records
-
     file.write_text(content, encoding="utf-8")
-    found = read_records(Classify(**options), str(file), ReadCounts())
-    return found.task, found.records  # type: ignore[return-value]
+    task = Classify(**options).told_by(str(file))
+    return task, list(task.read(str(file), ReadCounts()))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from bertloom.finetuning.recipe import Tuning
 from bertloom.tasks.augment import augmented
 from bertloom.tasks.predict import cut
 from bertloom.tasks.task import TARGET, Feature, Record, Task
-from bertloom.text.records import rows
 from bertloom.text.sources import ReadCounts
 
 Say = Callable[[str], None]
@@ -62,16 +61,20 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
     if not task.length and LENGTH in model.others:
         # Positions beyond those that pretraining reached are as they were made.
         task = replace(task, length=int(model.others[LENGTH]))
-    train = read_records(task, recipe.train, counts)
-    if not train.records:
+    if "-" in (recipe.train, recipe.dev):
+        # They are read twice, and again where a run goes on.
+        raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", "-")
+    task = task.told_by(recipe.train)
+    records = list(task.read(recipe.train, counts))
+    if not records:
         raise InputError("no records in it, at least two needed", recipe.train)
-    task = train.task.learn(train.records)
+    task = task.learn(records)
     metric = recipe.metric or task.metrics[0]
     _require(recipe, task, metric, model)
-    learned = task.usable(train.records, counts)
-    dev = task.usable(read_records(task, recipe.dev, counts).records, counts)
-    for source, records in ((recipe.train, learned), (recipe.dev, dev)):
-        if not records:
+    learned = task.usable(records, counts)
+    dev = task.usable(list(task.told_by(recipe.dev).read(recipe.dev, counts)), counts)
+    for source, found in ((recipe.train, learned), (recipe.dev, dev)):
+        if not found:
             raise InputError("no usable record in it, at least one needed", source)
     if metric not in (known := task.metrics_on(dev)):
         raise InputError(f"metric: {metric!r} given, dev has nothing of it; one of {', '.join(known)} allowed")
@@ -109,27 +112,6 @@ def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
         most = model.config.num_hidden_layers
         raise InputError(f"freeze: {recipe.freeze} given, at most the model's {most} layers allowed")
     task.head(model.config)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The records of a file, and the task with what its first row told."""
-
-    task: Task
-    records: list[Record]
-
-
-def read_records(task: Task, source: str, counts: ReadCounts) -> Loaded:
-    """All records of a file."""
-    if source == "-":
-        # It is read twice, and read again where a run goes on.
-        raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", source)
-    shown = task
-    if type(task).shown is not Task.shown:
-        first = next(rows(source, task.names, task.reading, ReadCounts()), None)
-        if first:
-            shown = task.shown(first[1], first[0])
-    return Loaded(shown, list(shown.read(source, counts)))
 
 
 def overlaps(task: Task, train: Sequence[Record], dev: Sequence[Record]) -> list[str]:

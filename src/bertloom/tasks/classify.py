@@ -125,6 +125,11 @@ class Classify(OnFeatures):
             label = next((names[one] for one in LABELS if one in names), "")
         return replace(self, text=text, pair=pair or "none", label=label)
 
+    def told_by(self, source: str) -> Self:
+        """Columns by the names of the first row."""
+        first = self.first_row(source)
+        return self.shown(first[1], first[0]) if first else self
+
     @property
     def example(self) -> Row:
         """One text or two, under their columns' names."""

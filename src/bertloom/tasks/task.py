@@ -135,7 +135,15 @@ class Task(ABC):
                 counts.mended["unusable row, left out"] += 1
 
     def shown(self, row: Row, place: Place) -> Self:
-        """The task with what a file's first row tells: which columns hold what."""
+        """The task with what a row tells: which columns hold what."""
+        return self
+
+    def first_row(self, source: str) -> tuple[Place, Row] | None:
+        """A file's first row that can be read."""
+        return next(rows(source, self.names, self.reading, ReadCounts()), None)
+
+    def told_by(self, source: str) -> Self:
+        """The task with what a file's first row tells, where a task needs to know before it reads."""
         return self
 
     @property
