@@ -30,4 +30,5 @@ check: test lint types tiers
 bench: .venv/ready
 	.venv/bin/python bench/prepare.py --memory
 	.venv/bin/python bench/pretrain.py
+	.venv/bin/python bench/finetune.py sst2 squad squad-dynamic
 	.venv/bin/python bench/race.py
