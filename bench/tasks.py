@@ -253,9 +253,9 @@ def table(output: Path) -> None:
 
 
 def over(values: list[float]) -> str:
-    """Mean and deviation."""
-    mean = statistics.fmean(values)
-    return f"{mean:.4g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
+    """Mean, deviation, and how many."""
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4g}{spread} ({len(values)})"
 
 
 def main() -> None:

@@ -161,7 +161,7 @@ def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOpt
             cut: Cut = ((number, partial(line.split, "\t")) for number, line in numbered if line)
         else:
             cut = _comma_separated(source, numbered)
-        first = next(((number, read) for number, read in cut), None)
+        first = next(cut, None)
         names = list(columns)
         if first and (not names or _is_header(first[1], names)):
             names, first = first[1](), None
