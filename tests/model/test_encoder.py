@@ -17,6 +17,7 @@ from bertloom.example import Example
 from bertloom.hub import expanded
 from bertloom.model.encoder import ACTIVATIONS, Encoder, Insides
 from bertloom.model.init import initialise
+from bertloom.model.noise import dropout_stream
 from bertloom.model.packed import Batch, pack
 from bertloom.objectives import Combined
 from tests.conftest import random_examples, small
@@ -29,6 +30,7 @@ def test_activations_are_those_of_transformers(name: str) -> None:
 
 
 LENGTHS = [12, 3, 29, 1, 17, 29]
+DRAWS = 500
 
 
 def shrunk(name: str) -> EncoderConfig:
@@ -197,6 +199,43 @@ def test_dropout_stands_where_the_paper_has_it(monkeypatch: pytest.MonkeyPatch) 
     asked.clear()
     model.eval()(batch)
     assert {rate for _, rate in asked} == {0.0}
+
+
+@pytest.mark.parametrize("rates", [(0.2, 0.0), (0.0, 0.3)], ids=["hidden", "attention"])
+def test_gradients_under_dropout_are_spread_as_theirs(rates: tuple[float, float]) -> None:
+    """No two masks are alike, so what must be equal is each parameter's mean gradient, and its variance, over draws."""
+    config = small(hidden_act="gelu", hidden_dropout_prob=rates[0], attention_probs_dropout_prob=rates[1])
+    encoder, objective, theirs = twins(config, dropout=True)
+    with torch.no_grad():
+        # Gentler weights than parity's, whose gradients have tails that hardly average out.
+        for parameter in (*encoder.parameters(), *objective.parameters(), *theirs.parameters()):
+            parameter.mul_(0.5)
+    examples = random_examples(config, LENGTHS)
+    batch, inputs = pack(examples), padded(examples)
+    counts, names = objective.counts(batch), list(expanded(config.num_hidden_layers))
+    own, their = dict(encoder.named_parameters()) | dict(objective.named_parameters()), dict(theirs.named_parameters())
+    mine, wanted = [], []
+    for number in range(DRAWS):
+        for module in (encoder, objective, theirs):
+            module.zero_grad()
+        with dropout_stream(5, number):
+            losses = objective(encoder, batch)
+            (losses["mlm"] / counts["mlm"] + losses["nsp"] / counts["nsp"]).backward()
+            theirs(**inputs).loss.backward()
+        mine.append(torch.cat([own[ours].grad.flatten() for ours, _ in names]))
+        wanted.append(torch.cat([their[key].grad.flatten() for _, keys in names for key in keys]))
+    sizes = [own[ours].numel() for ours, _ in names]
+    (mean, spread), (their_mean, their_spread) = ((one.mean(0), one.var(0)) for one in map(torch.stack, (mine, wanted)))
+    ratios = total(spread, sizes) / total(their_spread, sizes)
+    assert ratios.log().mean().abs() < 0.05
+    assert (ratios - 1).abs().max() < 0.13
+    by_chance = (total(spread, sizes) + total(their_spread, sizes)) / DRAWS
+    assert (total((mean - their_mean) ** 2, sizes) / by_chance).mean() < 2.5
+
+
+def total(values: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    """The sum over each parameter's part."""
+    return torch.stack([part.sum() for part in values.split(sizes)])
 
 
 def test_no_tensor_outside_attention_is_larger_than_the_tokens() -> None:
