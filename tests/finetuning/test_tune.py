@@ -15,9 +15,11 @@ import transformers
 
 import bertloom
 from bertloom.api import LENGTH
+from bertloom.corpus.order import mix, permuted
 from bertloom.errors import InputError
 from bertloom.files import sha256
 from bertloom.finetuning import tune
+from bertloom.finetuning.data import read
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import draw_confusion, over_fitting, spread
 from bertloom.finetuning.run import Finetuning
@@ -106,6 +108,41 @@ def test_stopped_anywhere_it_ends_in_the_same_bytes(
     assert weights(tmp_path / "run") == weights(alone)
     reports = [json.loads((run / "report.json").read_text()) for run in (alone, tmp_path / "run")]
     assert reports[0]["scores"] == reports[1]["scores"]
+
+
+def test_without_dropout_every_step_is_that_of_a_plain_loop_over_transformers(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Head, optimiser, schedule, clipping and order are set by hand; measures and checkpoints come between steps."""
+    given = recipe(files, tiny_model, tmp_path / "run", dropout=0.0, epochs=10.0, evaluate_every=7, save_every=5)
+    data = read(given, bertloom.load(tiny_model), quiet)
+    run = Finetuning(given, 3, tmp_path / "run", data, quiet)
+    run.model().save(tmp_path / "begun")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "begun", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    ).train()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "begun")
+    kinds = [[one for one in theirs.parameters() if (one.ndim > 1) is matrix] for matrix in (True, False)]
+    groups = [{"params": kind, "weight_decay": decay} for kind, decay in zip(kinds, (0.01, 0.0))]
+    optimizer = torch.optim.AdamW(groups, eps=1e-6)
+    steps, count, wanted = data.steps(given), len(data.train), []
+    for step in range(steps):
+        rate = 3e-3 * min((step + 1) / round(0.1 * steps), (steps - step) / (steps - round(0.1 * steps)))
+        epoch, place = divmod(step, data.epoch(given))
+        order = [permuted(n, count, mix(3, epoch)) for n in range(count)][place * 16 : (place + 1) * 16]
+        rows = [data.train[number] for number in order]
+        labels = torch.tensor([theirs.config.label2id[row.labels[0]] for row in rows])
+        loss = theirs(**tokenizer([row.text for row in rows], return_tensors="pt", padding=True), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        wanted.append((loss.item(), norm.item()))
+    found = [(*step.losses.values(), step.norm) for step, _ in run.train(lambda: False)]
+    assert np.allclose(found, wanted, atol=1e-4)
+    assert wanted[-1][0] < 0.7 * wanted[0][0]
 
 
 def test_micro_batches_and_saving_change_nothing_but_bits(
@@ -462,7 +499,9 @@ def test_what_the_run_needs_and_has_not(files: dict[str, Path], tiny_model: Path
     empty.write_text("text\tlabel\n")
     refused("empty.tsv: no records in it", train=str(empty))
     refused("empty.tsv: no usable record in it", dev=str(empty))
-    refused("calibrate: given, a task that chooses one", calibrate=True, problem="multi")
+    scores = tmp_path / "scores.tsv"
+    scores.write_text("text\tscore\none\t1.5\ntwo\t2.5\n")
+    refused("calibrate: given, a task whose answers have prob", calibrate=True, train=str(scores), problem="regression")
     refused("features-from: given, and freeze, layer-decay or dropout", features_from="last", freeze=1)
 
 

@@ -27,7 +27,7 @@ from bertloom.tasks.classify import Classify
 from bertloom.tasks.objective import TaskObjective
 from bertloom.tasks.predict import outputs
 from bertloom.tasks.tag import Tag
-from bertloom.tasks.task import Feature, Task
+from bertloom.tasks.task import Feature, Task, softmax
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.train.loop import steps
 from bertloom.train.optimizer import adamw
@@ -64,6 +64,30 @@ def test_decode_inverts_features(name: str, length: int, tokenizer: Tokenizer) -
     ]
     scores = task.score(predictions, records)
     assert scores[task.metrics[0]] == pytest.approx(100 if task.name == "answer" else 1), scores
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_calibrated_is_what_is_answered(name: str, tokenizer: Tokenizer) -> None:
+    """Right logits decide everything rightly, wild ones as `decode` does, with the probability it tells."""
+    task, records = made(name, 30)
+    rng = np.random.default_rng(0)
+    for record, own in zip(records, task.features(records, tokenizer, config_for(tokenizer))):
+        if not task.calibrates:
+            assert name == "classify-score"
+            continue
+        right = list(task.decisions(record, own, [perfect(task, one) for one in own]))
+        assert right
+        assert all(chosen.argmax() == gold for chosen, gold in right)
+        logits = [rng.normal(0, 2, perfect(task, one).shape) for one in own]
+        wild = list(task.decisions(record, own, logits))
+        assert len(wild) == len(right)
+        warm = replace(task, temperature=2.0)
+        told = warm.decode(record, own, logits)
+        sure = [float(softmax(chosen / 2).max()) for chosen, _ in wild]
+        if "probability" in told:
+            assert sure == [pytest.approx(told["probability"])]
+        elif "labels" in told:
+            assert sure == [pytest.approx(max(one, 1 - one)) for one in told["probabilities"].values()]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -160,3 +160,12 @@ def test_a_temperature_mends_confidence() -> None:
     assert temperature == pytest.approx(3 * metrics.best_temperature(list(logits), gold.tolist()), rel=0.01)
     before, after = metrics.calibration(sharp, gold.tolist()), metrics.calibration(sharp, gold.tolist(), temperature)
     assert after < 0.03 < before
+
+
+def test_a_temperature_counts_answers_of_which_none_is_right() -> None:
+    """A third are wrong whatever is chosen, the others right: as sure as two in three is best."""
+    gold = ([0, 0, -1] * 200)[:600]
+    logits = [np.array([6.0, 0.0])] * 600
+    temperature = metrics.best_temperature(logits, gold)
+    assert 1 / (1 + np.exp(-6 / temperature)) == pytest.approx(2 / 3, abs=1e-3)
+    assert metrics.calibration(logits, gold, temperature) < 0.01 < metrics.calibration(logits, gold)

@@ -103,8 +103,8 @@ def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:
     if metric not in task.metrics:
         raise InputError(f"metric: {metric!r} given, one of {', '.join(task.metrics)} allowed")
     if recipe.calibrate and not task.calibrates:
-        raise InputError("calibrate: given, a task that chooses one of several labels needed")
-    if task.part == "features" and (recipe.freeze, recipe.layer_decay, recipe.dropout) != (0, 1.0, -1.0):
+        raise InputError("calibrate: given, a task whose answers have probabilities needed")
+    if task.frozen and (recipe.freeze, recipe.layer_decay, recipe.dropout) != (0, 1.0, -1.0):
         raise InputError(
             "features-from: given, and freeze, layer-decay or dropout, which say nothing of an encoder left as it is"
         )

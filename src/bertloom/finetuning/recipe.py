@@ -83,7 +83,7 @@ class Tuning(Keys):
         """The peak rate."""
         if self.learning_rate:
             return self.learning_rate
-        return FEATURE_RATE if self.task.part == "features" else trained_rate(hidden_size)
+        return FEATURE_RATE if self.task.frozen else trained_rate(hidden_size)
 
     def values(self) -> dict[str, Any]:
         """Every key, the task's options among them."""

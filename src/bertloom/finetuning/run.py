@@ -91,7 +91,7 @@ class Finetuning(Run[Scores]):
         self.rate = partial(rate_at, peak=peak, steps=self.last, warmup=recipe.warmup, schedule=recipe.schedule)
 
     def _freeze(self, layers: int) -> None:
-        if self.task.part == "features":
+        if self.task.frozen:
             self.encoder.requires_grad_(False)
         elif self.recipe.freeze:
             self.encoder.embeddings.requires_grad_(False)

@@ -102,7 +102,7 @@ def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
     """Every key with the value that an automatic one has."""
     length = data.task.most(model.config)
     dropout = model.config.hidden_dropout_prob if recipe.dropout == -1 else recipe.dropout
-    if data.task.part == "features":
+    if data.task.frozen:
         dropout = 0.0  # but for an LSTM's own
     return {
         **recipe.values(),
@@ -266,7 +266,7 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
 
 def _calibrated(task: Any, data: Data, logits: Any) -> tuple[Any, dict[str, float]]:
     """The task with the temperature that fits dev, and how far confidence lay from accuracy before and after."""
-    pairs = [pair for made, own in zip(data.dev_features, logits) for pair in task.decisions(made, own)]
+    pairs = [pair for one in zip(data.dev, data.dev_features, logits) for pair in task.decisions(*one)]
     chosen, gold = [one for one, _ in pairs], [wanted for _, wanted in pairs]
     temperature = best_temperature(chosen, gold)
     fitted: Mapping[str, float] = {

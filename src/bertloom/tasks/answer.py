@@ -220,6 +220,33 @@ class Answer(Task):
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """The best span over all windows with its place and probability, and how much better nothing is (`null`)."""
         one = cast(Question, record)
+        found, null = self._ranked(features, logits)
+        shares = softmax(self._scores(found, null) / self.temperature)
+        score, start, end = found[0] if found else (null, 0, 0)
+        margin = null - score
+        told: Prediction = {"id": one.id} if one.id else {}
+        if found and (not self.nothing or margin <= self.threshold):
+            told |= {"answer": one.context[start:end], "start": start, "end": end, "probability": float(shares[0])}
+        else:
+            told |= {"answer": "", "start": None, "end": None, "probability": float(shares[-1])}
+        return {**told, "null": margin, "best": one.context[start:end]}
+
+    def decisions(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[Array]
+    ) -> Iterator[tuple[Array, int]]:
+        """The one choice among the best spans, and nothing where that may be; right is what the script holds exact."""
+        one = cast(Question, record)
+        found, null = self._ranked(features, logits)
+        scores, exact = self._scores(found, null), metrics.SCRIPTS[self.script].exact
+        spans = (one.context[start:end] for _, start, end in found)
+        gold = [text for text, _ in one.answers or ()]
+        right = [number for number, span in enumerate(spans) if any(exact(text, span) for text in gold)]
+        yield scores, right[0] if right else len(scores) - 1 if self.nothing and not gold else -1
+
+    def _ranked(
+        self, features: Sequence[Feature], logits: Sequence[Array]
+    ) -> tuple[list[tuple[float, int, int]], float]:
+        """The best spans over all windows as (score, start, end), the best first, and the score of nothing."""
         null = min(float(window[0].sum()) for window in logits)
         found: list[tuple[float, int, int]] = []
         for feature, window in zip(features, logits):
@@ -229,17 +256,13 @@ class Answer(Task):
         best: dict[tuple[int, int], float] = {}
         for score, start, end in found:
             best[start, end] = max(score, best.get((start, end), score))
-        found = sorted(((score, *span) for span, score in best.items()), key=lambda one: (-one[0], *one[1:]))[:BEST]
-        scores = [score for score, _, _ in found] + ([null] if self.nothing or not found else [])
-        shares = softmax(np.array(scores))
-        score, start, end = found[0] if found else (null, 0, 0)
-        margin = null - score
-        told: Prediction = {"id": one.id} if one.id else {}
-        if found and (not self.nothing or margin <= self.threshold):
-            told |= {"answer": one.context[start:end], "start": start, "end": end, "probability": float(shares[0])}
-        else:
-            told |= {"answer": "", "start": None, "end": None, "probability": float(shares[-1])}
-        return {**told, "null": margin, "best": one.context[start:end]}
+        ranked = sorted(((score, *span) for span, score in best.items()), key=lambda one: (-one[0], *one[1:]))
+        return ranked[:BEST], null
+
+    def _scores(self, found: Sequence[tuple[float, int, int]], null: float) -> Array:
+        """What the answer is chosen by: spans' scores, and last that of nothing, which has to beat the threshold."""
+        nothing = [null - self.threshold] if self.nothing or not found else []
+        return np.array([*(score for score, _, _ in found), *nothing])
 
     # Measuring
 

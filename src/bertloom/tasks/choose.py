@@ -222,12 +222,9 @@ class Choose(Task):
             "probabilities": shares.tolist(),
         }
 
-    @property
-    def calibrates(self) -> bool:
-        """True."""
-        return True
-
-    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+    def decisions(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[Array]
+    ) -> Iterator[tuple[Array, int]]:
         """A record's one choice."""
         yield logits[0][:, 0], int(features[0].targets[TARGET][1].argmax())
 

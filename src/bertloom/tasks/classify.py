@@ -381,7 +381,7 @@ class Classify(OnFeatures):
         if self.problem == REGRESSION:
             return {"score": float(mean[0])}
         if self.problem == MULTI:
-            shares = 1 / (1 + np.exp(-mean))
+            shares = 1 / (1 + np.exp(-mean / self.temperature))
             named = {label: float(share) for label, share in zip(self.labels, shares)}
             return {"labels": [label for label, share in named.items() if share > 0.5], "probabilities": named}
         shares = softmax(mean / self.temperature)
@@ -391,12 +391,18 @@ class Classify(OnFeatures):
 
     @property
     def calibrates(self) -> bool:
-        """Where there is one label."""
-        return self.problem == SINGLE
+        """But for a score."""
+        return self.problem != REGRESSION
 
-    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
-        """A record's one choice."""
-        yield np.concatenate(logits).mean(0), int(features[0].targets[TARGET][1][0])
+    def decisions(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[Array]
+    ) -> Iterator[tuple[Array, int]]:
+        """A record's one choice, or of several labels each one's yes or no."""
+        mean, gold = np.concatenate(logits).mean(0), features[0].targets[TARGET][1][0]
+        if self.problem == MULTI:
+            yield from ((np.array([0.0, yes]), int(wanted)) for yes, wanted in zip(mean, gold))
+        else:
+            yield mean, int(gold)
 
     # Measuring
 

@@ -223,13 +223,17 @@ LIMITS = (0.05, 20.0)
 
 
 def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
-    """The temperature under which the gold choices are likeliest (Guo et al. 2017), within `LIMITS`."""
+    """The temperature under which the gold choices are likeliest (Guo et al. 2017), within `LIMITS`.
+
+    Where no choice is right (-1), it is that the best one is wrong.
+    """
 
     def loss(log: float) -> float:
         total = 0.0
         for one, wanted in zip(logits, gold):
             scaled = one / np.exp(log)
-            total += np.logaddexp.reduce(scaled) - scaled[wanted]
+            norm = np.logaddexp.reduce(scaled)
+            total += norm - scaled[wanted] if wanted >= 0 else -np.log(-np.expm1(min(-1e-9, scaled.max() - norm)))
         return total
 
     bounds = tuple(np.log(LIMITS))

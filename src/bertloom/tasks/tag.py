@@ -353,12 +353,9 @@ class Tag(OnFeatures):
                     made["tags"][unit] = self.labels[number]
         return made
 
-    @property
-    def calibrates(self) -> bool:
-        """True."""
-        return True
-
-    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
+    def decisions(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[Array]
+    ) -> Iterator[tuple[Array, int]]:
         """Every labelled piece is one."""
         for feature, rows_ in zip(features, logits):
             yield from zip(rows_, map(int, feature.targets[TARGET][1]))

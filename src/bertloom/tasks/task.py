@@ -271,12 +271,19 @@ class Task(ABC):
 
     @property
     def calibrates(self) -> bool:
-        """Whether the task chooses by softmax, whose temperature can be fitted."""
-        return False
+        """Whether answers have probabilities, whose temperature can be fitted."""
+        return True
 
-    def decisions(self, features: Sequence[Feature], logits: Sequence[Array]) -> Iterator[tuple[Array, int]]:
-        """Logits (K,) and gold of everything that is decided so in a record."""
-        raise NotImplementedError
+    @abstractmethod
+    def decisions(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[Array]
+    ) -> Iterator[tuple[Array, int]]:
+        """Logits (K,) of everything that is chosen in a record, and which choice is right, -1 where none is."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as it is and only the head learns."""
+        return False
 
     def settings(self) -> dict[str, Any]:
         """The task as JSON, without how the training file was encoded and what was done with its bad rows."""
@@ -311,9 +318,14 @@ class OnFeatures(Task):
             raise InputError(f"body: {self.body} given, --features-from {' or '.join(FEATURES)} needed with it")
 
     @property
+    def frozen(self) -> bool:
+        """Whether a frozen encoder's features are asked for."""
+        return bool(self.features_from)
+
+    @property
     def part(self) -> str:  # type: ignore[override]
         """The head's name among the weights."""
-        return "features" if self.features_from else "classifier"
+        return "features" if self.frozen else "classifier"
 
 
 def identity_of(row: Row) -> str:
