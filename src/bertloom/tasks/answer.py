@@ -238,10 +238,11 @@ class Answer(Task):
         one = cast(Question, record)
         found, null = self._ranked(features, logits)
         scores, exact = self._scores(found, null), metrics.SCRIPTS[self.script].exact
+        (gold,) = _spellings([one])
+        # Spans of nothing but punctuation are exact to the script too, but nothing is what is to be chosen.
+        missing = -1 if gold or not self.nothing else len(scores) - 1
         spans = (one.context[start:end] for _, start, end in found)
-        gold = [text for text, _ in one.answers or ()]
-        right = [number for number, span in enumerate(spans) if any(exact(text, span) for text in gold)]
-        yield scores, right[0] if right else len(scores) - 1 if self.nothing and not gold else -1
+        yield scores, next((n for n, span in enumerate(spans) if any(exact(text, span) for text in gold)), missing)
 
     def _ranked(
         self, features: Sequence[Feature], logits: Sequence[Array]

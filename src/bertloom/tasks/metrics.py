@@ -232,8 +232,9 @@ def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
         total = 0.0
         for one, wanted in zip(logits, gold):
             scaled = one / np.exp(log)
-            norm = np.logaddexp.reduce(scaled)
-            total += norm - scaled[wanted] if wanted >= 0 else -np.log(-np.expm1(min(-1e-9, scaled.max() - norm)))
+            shares = scaled - np.logaddexp.reduce(scaled)
+            # Below 0, since the only choice there is may be the wrong one.
+            total -= shares[wanted] if wanted >= 0 else np.log(-np.expm1(min(-1e-9, shares.max())))
         return total
 
     bounds = tuple(np.log(LIMITS))
