@@ -20,6 +20,14 @@ def test_the_order_differs_by_key_and_is_not_the_identity() -> None:
     assert first != second != list(range(100))
 
 
+def test_neighbours_stay_together_as_often_as_chance_has_it() -> None:
+    orders = np.array([[permuted(index, 250, mix(11, key)) for index in range(250)] for key in range(300)])
+    near = (np.abs(np.diff(orders)) <= 2).sum(1)
+    # Chance: about a Poisson number of mean 4, whose variance is that too.
+    assert near.mean() == pytest.approx(4, abs=0.4)
+    assert near.var() == pytest.approx(4, abs=1.2)
+
+
 def test_hashes_differ_in_every_argument() -> None:
     assert len({mix(), mix(0), mix(0, 0), mix(1, 0), mix(0, 1)}) == 5
 
