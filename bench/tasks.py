@@ -5,7 +5,8 @@
 Ours over three seeds and Trainer over `--peers` of them, one unless given, on the same files with the same epochs,
 rate, warm-up and batch, both with the best epoch on dev kept; other cases once, ours alone. Every finished cell is a
 file in the output folder with the recipe it is of, so that the command goes on where it stopped, and makes a cell anew
-whose recipe is another by now; `--table` prints what is there.
+whose recipe is another by now; `--table` prints what is there. A cell also has the mean training loss of each epoch of
+each seed, which moves less from seed to seed than scores on small dev sets do.
 """
 
 from __future__ import annotations
@@ -110,7 +111,22 @@ def ours(name: str, output: Path) -> dict[str, Any]:
     metric = report["metric"]
     values = [run["scores"][metric] for run in report["runs"]]
     speed = statistics.median(run["samples_per_second"] for run in report["runs"])
-    return {"values": values, "scores": report["scores"], "samples_per_second": speed}
+    losses = [by_epoch(output / f"ours-{name}" / f"seed-{run['seed']}", report["task"]) for run in report["runs"]]
+    return {"values": values, "losses": losses, "scores": report["scores"], "samples_per_second": speed}
+
+
+def by_epoch(folder: Path, task: str) -> list[float]:
+    """The mean loss in training of each epoch of a run, which is measured after every one."""
+    means: list[float] = []
+    found: list[float] = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if "losses" in row:
+            found.append(row["losses"][task])
+        elif "held_out" in row:
+            means.append(round(statistics.fmean(found), 4))
+            found = []
+    return means
 
 
 def baseline(task: Task, train: list[Any], dev: list[Any], metric: str) -> str:
@@ -145,7 +161,7 @@ def theirs(name: str, output: Path, seed: int = 0) -> dict[str, Any]:
     arguments = transformers.TrainingArguments(
         output_dir=str(output / f"trainer-{name}"), per_device_train_batch_size=BATCH, learning_rate=given.rate(384),
         weight_decay=0.01, num_train_epochs=given.epochs, warmup_steps=round(0.1 * found.steps(given)), report_to=[],
-        disable_tqdm=True, use_cpu=True, save_strategy="no", seed=seed,
+        disable_tqdm=True, use_cpu=True, save_strategy="no", logging_strategy="epoch", seed=seed,
     )  # fmt: skip
     collate = (
         transformers.DataCollatorForTokenClassification(tokenizer)
@@ -175,7 +191,8 @@ def theirs(name: str, output: Path, seed: int = 0) -> dict[str, Any]:
     trainer.train()
     seconds = time.perf_counter() - began - spent
     speed = len(records) * given.epochs / seconds
-    return {"values": [max(values)], "by_epoch": [values], "samples_per_second": round(speed, 2)}
+    losses = [round(row["loss"], 4) for row in trainer.state.log_history if "loss" in row]
+    return {"values": [max(values)], "losses": [losses], "by_epoch": [values], "samples_per_second": round(speed, 2)}
 
 
 def as_theirs(example: Any, task: Task) -> dict[str, Any]:
@@ -236,7 +253,7 @@ def make(who: str, name: str, output: Path, peers: int) -> None:
         write_json(file, {"recipe": recipe(name, output).shaping(), **WHO[who](name, output)})
     while who == "theirs" and (found := cell(who, name, output)) and len(found["values"]) < peers:
         more = theirs(name, output, len(found["values"]))
-        write_json(file, {**found, **{key: found[key] + more[key] for key in ("values", "by_epoch")}})
+        write_json(file, {**found, **{key: found.get(key, []) + more[key] for key in ("values", "losses", "by_epoch")}})
 
 
 def table(output: Path) -> None:

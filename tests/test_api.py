@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import bertloom
-from bertloom.api import Model
+from bertloom.api import Model, _row
 from bertloom.errors import InputError
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
@@ -196,3 +196,9 @@ def test_an_extended_model_begins_new_words_as_the_mean_of_their_pieces(tiny_mod
         assert torch.allclose(again.heads["mlm"].bias[number], model.heads["mlm"].bias[ids].mean(0))
     assert np.allclose(model.encode(["the cat"]), again.encode(["the cat"]), atol=1e-6)
     assert len(again.fill("the [MASK] meows", top=3)[0]) == 3
+
+
+def test_numpys_values_and_tuples_are_what_they_hold() -> None:
+    given = {"a": np.int64(1), "b": ("x", np.str_("y")), "c": np.array([[1, 2]]), "d": {"e": (1.5,)}, "f": "x"}
+    assert _row(given, 1, "text") == {"a": 1, "b": ["x", "y"], "c": [[1, 2]], "d": {"e": [1.5]}, "f": "x"}
+    assert type(_row(given, 1, "text")["a"]) is int

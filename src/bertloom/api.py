@@ -258,7 +258,16 @@ def _row(record: Any, number: int, name: str) -> dict[str, Any]:
     """A record as a row; a text is one with nothing but it, in the column that held texts in training."""
     if not isinstance(record, str | Mapping):
         raise InputError(f"record {number}: a {type(record).__name__} given, a text or a dict allowed")
-    return {name: record} if isinstance(record, str) else dict(record)
+    return {name: record} if isinstance(record, str) else {key: _plain(value) for key, value in record.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would have it: NumPy's scalars and arrays, and tuples, are what they hold."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _grown(table: torch.Tensor, size: int, first: int, pieces: Mapping[str, list[int]]) -> torch.Tensor:

@@ -16,19 +16,24 @@ class InputError(ValueError):
 
 
 @contextmanager
-def blaming(where: object, what: str = "is damaged") -> Iterator[None]:
-    """Whatever a library makes of a bad file becomes the user's, in one line; for the borders where files are read."""
+def blaming(where: object, what: str = "is damaged", again: bool = False) -> Iterator[None]:
+    """Whatever a library makes of a bad file becomes the user's, in one line; for the borders where files are read.
+
+    Input errors have their place; with `again` those have none, and are given this one.
+    """
     try:
         yield
-    except InputError:
+    except InputError as error:
+        if again:
+            raise InputError(f"{what}: {error}", where) from None
         raise
     except Exception as error:
         said = str(error).strip().splitlines() or [""]
         raise InputError(f"{what}: {type(error).__name__} {said[0]}".rstrip(), where) from error
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """`name` beside the known name nearest to it, for an error about a name nobody knows."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f"unknown {name!r}, did you mean {close[0]!r}?" if close else f"unknown {name!r}, known: {', '.join(names)}"

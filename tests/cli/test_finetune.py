@@ -102,7 +102,7 @@ def test_the_terminal_shows_settings_scores_and_what_is_next(typed: Typed, desk:
         ("finetune clasify x", "finetune: unknown 'clasify', did you mean 'classify'"),
         ("finetune classify {m} --trian x", "Unknown option"),
         ("finetune classify {m} --train {d}/none --dev x --output {t}/o", "none: no such file"),
-        ("finetune classify {m} --train {d} --dev x --output {t}/o", "is a folder, a file, - for"),
+        ("finetune classify {m} --train {d} --dev x --output {t}/o", "is a folder, a file or hf:NAME"),
         ("finetune classify {m} --dev x --output {t}/o", "train: none given, one needed"),
         ("finetune {t}/none.toml", "none.toml: no such file"),
         ("finetune {t}/no-task.toml", "no-task.toml: no key task, one of classify, tag"),

@@ -24,8 +24,10 @@ from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import draw_confusion, over_fitting, spread
 from bertloom.finetuning.run import Finetuning
 from bertloom.finetuning.tune import finetune
+from bertloom.tasks.answer import Answer
 from bertloom.tasks.classify import Classify
 from bertloom.text.sources import ReadCounts
+from tests.conftest import small
 from tests.tasks import cases
 
 
@@ -413,7 +415,7 @@ def test_remarks_name_what_is_odd_in_the_data(tiny_model: Path, tmp_path: Path) 
         "labels are not balanced: 'a' is 10 times as frequent as 'c'",
         "t.tsv:13: label 'c' has this one example",
         "9 training records repeat others",
-        "1 training records have the id of another one, as '11'",
+        "1 training records have the id of another one, as " + str(tmp_path / "t.tsv:14"),
         "10 training records have another answer than the same text elsewhere (label noise)",
         "1 of 2 dev records stand in the training file too, as " + str(tmp_path / "d.tsv:2"),
     ):
@@ -437,6 +439,8 @@ def test_no_longer_than_pretraining_was(files: dict[str, Path], tiny_model: Path
     model.others[LENGTH] = 16
     assert tune.read(recipe(files, tiny_model, tmp_path / "x"), model, quiet).task.length == 16
     assert tune.read(recipe(files, tiny_model, tmp_path / "x", length=32), model, quiet).task.length == 32
+    long = small(max_position_embeddings=1024)
+    assert (Answer().most(long), Answer(length=512).most(long), Classify().most(long)) == (384, 512, 1024)
 
 
 def test_over_fitting_is_said() -> None:
@@ -531,3 +535,52 @@ def test_records_without_a_usable_answer_are_left_out_where_asked(tiny_model: Pa
     data = tune.read(recipe(files, tiny_model, tmp_path / "x", on_bad="skip"), bertloom.load(tiny_model), said.append)
     assert (len(data.train), len(data.dev)) == (8, 1)
     assert "2 × record without a usable answer, left out" in said
+
+
+def test_a_recipe_names_the_line_of_what_cannot_be(tmp_path: Path) -> None:
+    for content, said in (
+        ('model = "m"\ntask = "foo"\n', "r.toml:2: task: unknown 'foo'"),
+        ("task = 3\n", "r.toml:1: task: unknown 3, known"),
+        ('task = "classify"\nlongest = 3\n', "r.toml:2: key unknown 'longest'"),
+    ):
+        (tmp_path / "r.toml").write_text(content)
+        with pytest.raises(InputError, match=said):
+            read_tuning(tmp_path / "r.toml")
+    with pytest.raises(InputError, match="key unknown 1"):
+        tuning("classify", {1: 2})  # type: ignore[dict-item]
+
+
+def test_a_damaged_report_or_recipe_is_said_to_be_so(
+    alone: Path, files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(alone, tmp_path / "again", symlinks=True)
+    (tmp_path / "again" / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"report.json: is damaged: KeyError 'model'"):
+        tune.finetune(recipe(files, tiny_model, tmp_path / "again"), say=quiet)
+    (tmp_path / "again" / "recipe.toml").write_text("task = ")
+    with pytest.raises(InputError, match=r"recipe.toml: is not TOML"):
+        tune.finetune(recipe(files, tiny_model, tmp_path / "again"), say=quiet)
+
+
+def test_a_finished_run_knows_its_data(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+    own = {name: tmp_path / file.name for name, file in files.items()}
+    for name, file in files.items():
+        shutil.copyfile(file, own[name])
+    given = recipe(own, tiny_model, tmp_path / "out", epochs=1.0)
+    assert tune.finetune(given, say=quiet) == tune.finetune(given, say=quiet)
+    lines = own["train"].read_text().splitlines()
+    own["train"].write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(InputError, match="the run was on other data"):
+        tune.finetune(given, say=quiet)
+
+
+def test_what_no_pieces_make_is_counted(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"text": "the \N{GRINNING FACE}at lives", "entities": [[start, 7, "X"]]} for start in (4, 5)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said: list[str] = []
+    both = {"train": tmp_path / "t.jsonl", "dev": tmp_path / "t.jsonl"}
+    tune.read(recipe(both, tiny_model, tmp_path / "x", "tag"), bertloom.load(tiny_model), said.append)
+    what = "records have an answer that no pieces of the vocabulary make exactly"
+    assert [one for one in said if what in one] == [
+        f"1 of 2 {side} {what}, as {tmp_path / 't.jsonl:2'}" for side in ("training", "dev")
+    ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,13 @@ def test_rows_as_on_the_hub(tmp_path: Path) -> None:
         (squad(CAT, {**CAT}), "id '1' stands at .* too"),
         (squad({**NONE}), "no question has an answer"),
         (squad({"id": "1", "question": "who"}), "no answers, rows like"),
-        (squad({**CAT, "answers": "cat"}), "answers: a str given"),
-        (squad({**CAT, "answers": [{"text": " ", "answer_start": 4}]}), "a text and a whole number"),
+        (squad({**CAT, "answers": "cat"}), "answers: 'cat' given, JSON like"),
+        (squad({**CAT, "answers": [{"text": " ", "answer_start": 4}]}), "that is not blank and a whole number"),
         (squad({**CAT, "answers": {"text": ["cat"], "answer_start": []}}), "of one length"),
-        ('{"data": [{"paragraphs": [{}]}]}', "is no SQuAD JSON: KeyError"),
+        (
+            '{"data": [{"paragraphs": [{}]}]}',
+            "paragraph after question 0: is no SQuAD JSON: an object with a list 'qas'",
+        ),
         ('{"data": \n}', "a.json:2: is not JSON"),
     ],
 )
@@ -140,7 +144,7 @@ def test_mctest_with_its_answers(tmp_path: Path) -> None:
     one = read(Choose(questions=True), tmp_path / "a.tsv", MCTEST)[0]
     assert (one.question, one.choices[0]) == ("Q0", "A0")
     (tmp_path / "a.ans").write_text("A\tB\n")
-    with pytest.raises(InputError, match="no four answers"):
+    with pytest.raises(InputError, match=r"a.ans:1: 'A B' given, four letters"):
         read(Choose(), tmp_path / "a.tsv", MCTEST)
 
 
@@ -201,8 +205,8 @@ def test_questions_without_ids_and_with_odd_ones(tmp_path: Path) -> None:
     records = read(Answer(), tmp_path / "a.json", squad(asked, {**asked, "id": None}))
     assert [one.id for one in records] == ["", ""]
     learned(Answer(), records)
-    with pytest.raises(InputError, match="is_impossible: 'False' given, true or false"):
-        read(Answer(), tmp_path / "a.json", squad({**CAT, "is_impossible": "False"}))
+    with pytest.raises(InputError, match="is_impossible: 'no' given, true or false"):
+        read(Answer(), tmp_path / "a.json", squad({**CAT, "is_impossible": "no"}))
 
 
 def test_korean_questions_without_an_answer(tmp_path: Path) -> None:
@@ -291,3 +295,64 @@ def test_ids_that_stand_twice_are_left_out_where_asked(tmp_path: Path) -> None:
     records = read(task, tmp_path / "a.json", squad(CAT, {**CAT}))
     assert len(task.learn(records).usable(records, counts)) == 1
     assert counts.mended == {"record without a usable answer, left out": 1}
+
+
+def test_answers_that_end_in_a_combining_mark_and_those_inside_a_piece(minilm: Path) -> None:
+    tokenizer = Tokenizer.load(minilm)
+
+    def asked(context: str, answer: str, longest: int = 30) -> tuple[str, bool]:
+        given = {"text": [answer], "answer_start": [context.index(answer)]}
+        task = Answer(longest=longest)
+        record = task.record({"question": "where", "context": context, "answers": given}, PLACE)
+        task = task.learn([record])
+        ((feature,),) = task.features([record], tokenizer, small(vocab_size=len(tokenizer)))
+        told = task.decode(record, [feature], [perfect(task, feature)])
+        return told["answer"], task.reachable(record, [feature])
+
+    assert asked("he is in Cafe\u0301 now", "Cafe\u0301") == ("Cafe\u0301", True)
+    assert asked("unhappy people", "happy")[1] is False
+    assert asked("it cost $5 in all", "5")[1], "punctuation does not matter to the script"
+    assert asked("a b c d e", "b c d", longest=2)[1] is False
+
+
+def test_one_answer_to_all_is_dead_unless_it_is_right(minilm: Path) -> None:
+    records = [
+        Question(place=PLACE, question="q", context=f"{'x ' * n}Paris", answers=(("Paris", 2 * n),)) for n in range(3)
+    ]
+    none = Question(place=PLACE, question="q", context="y", answers=())
+    said = [{"answer": "Paris"}] * 3
+    assert Answer().dead(said, records) is None
+    assert Answer().dead([*said, {"answer": "Paris"}], [*records, none]) == "'Paris'"
+    assert Answer().dead([{"answer": ""}] * 4, [*records, none]) == "'nothing'"
+    assert Answer().dead([*said, {"answer": ""}], [*records, none]) is None
+
+
+def test_a_cell_of_a_table_holds_answers_as_json(tmp_path: Path) -> None:
+    cell = json.dumps(CAT["answers"])
+    content = (
+        f"id\tquestion\tcontext\tanswers\tis_impossible\n7\twho\tThe cat\t{cell}\tFalse\n8\twho\tThe cat\t\tTrue\n"
+    )
+    records = read(Answer(), tmp_path / "a.tsv", content)
+    assert [one.answers for one in records] == [(("cat", 4), ("The cat", 0)), ()]
+
+
+def test_ids_stay_what_they_are() -> None:
+    row = {"question": "who", "context": "The cat", "answers": []}
+    assert [Answer().record({**row, "id": one}, PLACE).id for one in (0, 5, "5", None, 2.5)] == [0, 5, "5", "", "2.5"]
+
+
+def test_mctests_answers_are_one_line_a_story(tmp_path: Path) -> None:
+    (tmp_path / "a.ans").write_text("A\tB\tC\tD\nA\tB\tC\tD\n")
+    with pytest.raises(InputError, match=r"a.ans: 2 lines of answers given, 1 as .*a.tsv has stories"):
+        read(Choose(), tmp_path / "a.tsv", MCTEST)
+    with pytest.raises(InputError, match=r"a.tsv:3: no answers for it in .*a.ans, which has 2 lines"):
+        read(Choose(), tmp_path / "a.tsv", "\n".join([MCTEST] * 3))
+    assert len(read(Choose(), tmp_path / "a.tsv", "\n".join([MCTEST] * 2))) == 8
+    (tmp_path / "a.ans").write_text("A\tB\tC\tE\n")
+    with pytest.raises(InputError, match=r"a.ans:1: 'A B C E' given, four letters of A to D"):
+        read(Choose(), tmp_path / "a.tsv", MCTEST)
+    assert read(Choose(asks=True), tmp_path / "a.tsv", MCTEST)[0].right is None, "answers are not looked at"
+    (tmp_path / "a.ans").write_text("D\tC\tB\tA\n")
+    with gzip.open(tmp_path / "a.tsv.gz", "wt") as file:
+        file.write(MCTEST)
+    assert [one.right for one in Choose().read(str(tmp_path / "a.tsv.gz"), ReadCounts())] == [3, 2, 1, 0]  # type: ignore[attr-defined]

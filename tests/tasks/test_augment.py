@@ -50,3 +50,8 @@ def test_the_same_rng_gives_the_same_text() -> None:
             augmented("one two three four five", way, 0.4, np.random.default_rng(3), lambda text: []) for _ in "ab"
         }
         assert len(texts) == 1
+
+
+def test_a_text_with_masks_of_its_own_stays() -> None:
+    text = "the [MASK] lives here"
+    assert replace(text, 0.5, np.random.default_rng(0), lambda masked: [[("dog", 1.0)]] * 3) == text

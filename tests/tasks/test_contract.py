@@ -272,6 +272,8 @@ def test_a_model_without_the_asked_head_says_so(minilm: Path, tokenizer: Tokeniz
         ({SETTINGS: 3}, "a task of classify, tag, answer, choose"),
         ({SETTINGS: {"task": "sing"}}, "a task of classify"),
         ({SETTINGS: {"task": "classify", "colour": 1}}, "cannot be used: TypeError"),
+        ({SETTINGS: {"task": "classify", "temperature": 0}}, "temperature: 0 given, a number above 0"),
+        ({SETTINGS: {"task": "classify", "temperature": "x"}}, "temperature: 'x' given, a number above 0"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"x": "y"}}, "id2label: cannot be used"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from bertloom.tasks import metrics
 
@@ -169,3 +170,11 @@ def test_a_temperature_counts_answers_of_which_none_is_right() -> None:
     temperature = metrics.best_temperature(logits, gold)
     assert 1 / (1 + np.exp(-6 / temperature)) == pytest.approx(2 / 3, abs=1e-3)
     assert metrics.calibration(logits, gold, temperature) < 0.01 < metrics.calibration(logits, gold)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1))
+def test_f1_over_labels_is_scikit_learns_own(pairs: list[tuple[str, str]]) -> None:
+    gold, given_ = zip(*pairs)
+    found = metrics.classification(gold, given_, ["a", "b", "c"])
+    for average in ("macro", "micro"):
+        assert found[f"f1_{average}"] == pytest.approx(f1_score(gold, given_, average=average, zero_division=0.0))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_blank_lines_may_hold_blanks_and_words_may_be_hashes(tmp_path: Path) -> 
 
 
 def test_klues_first_lines_hold_no_tab(tmp_path: Path) -> None:
-    _, records = read(tmp_path / "a.tsv", "## two columns : \\t\n\n## id-0\tsource\nab\tB-X\n \tO\n")
+    _, records = read(tmp_path / "a.tsv", "## two columns : \\t\n\n## id-0\tsource\na\tB-X\nb\tI-X\n \tO\n")
     assert [one.text for one in records] == ["ab "]
     _, records = read(tmp_path / "b.conll", "## B-X\nab O\n")
     assert [one.text for one in records] == ["## ab"], "a word where columns are divided by spaces"
@@ -107,7 +108,7 @@ def test_spans_and_lists_of_words_in_json(tmp_path: Path) -> None:
         ("a.conll", "\tO\nx\tO\n", "a.conll:1: an empty first or last column"),
         ("a.jsonl", '{"tokens": ["a"], "tags": ["O", "O"]}', "a.jsonl:1: field 'tags' holds no list of 1 tags"),
         ("a.jsonl", '{"tokens": ["a"], "tags": [null]}', "field 'tags' holds the tag None, texts allowed"),
-        ("a.jsonl", '{"tokens": []}', "holds no list of words"),
+        ("a.jsonl", '{"tokens": []}', r"holds \[\], a list of words"),
         ("a.jsonl", '{"text": "ab", "spans": [[0, 3, "X"]]}', "span 0 to 3 given, inside the text's 2 characters"),
         ("a.jsonl", '{"text": "ab", "spans": [[0, 2, "X"], [1, 2, "Y"]]}', "overlap"),
         ("a.jsonl", '{"text": "ab", "spans": [[0, 2]]}', "start, end and label allowed"),
@@ -289,8 +290,10 @@ def test_characters_of_two_code_points_and_klues_f1_without_spaces(tmp_path: Pat
     prediction = {"entities": [{"start": 0, "end": 3, "label": "X"}]}
     assert task._unit_tags(records[0], prediction) == list(records[0].tags or ())
     scores = task.score([{"entities": []}], records)
-    # B-X 0, I-X 0, and O once of three, no spaces among them.
-    assert scores["character_f1"] == pytest.approx((0 + 0 + 2 * (1 / 3) / (4 / 3)) / 3)
+    # B-X 0, I-X 0, and O thrice of five: no spaces among them, but the sentence's two ends.
+    assert scores["character_f1"] == pytest.approx((0 + 0 + 2 * 3 / (2 * 3 + 2)) / 3)
+    more = replace(task, labels=(*task.labels, "B-Y", "I-Y"))
+    assert more.score([{"entities": []}], records)["character_f1"] == pytest.approx((0 + 0 + 0.75 + 1 + 1) / 5)
     assert "character_f1" in task.metrics_on(records)
 
 
@@ -369,3 +372,75 @@ def test_parts_of_speech_of_raw_text_have_their_words(tokenizer: Tokenizer) -> N
 def test_a_taggers_columns_are_text_and_label() -> None:
     with pytest.raises(InputError, match="columns: given, --text and --label name"):
         Tag(columns="a,b")
+
+
+def decoded(task: Tag, records: list[Tagged], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """What right logits make of records."""
+    features = task.features(records, tokenizer, small(vocab_size=len(tokenizer)))
+    return [task.decode(one, own, [perfect(task, part) for part in own]) for one, own in zip(records, features)]
+
+
+def test_entities_that_end_in_a_combining_mark(tmp_path: Path, minilm: Path) -> None:
+    tokenizer = Tokenizer.load(minilm)
+    row = {"text": "he is in Cafe\u0301 now", "entities": [[9, 14, "LOC"]]}
+    task, records = read(tmp_path / "a.jsonl", json.dumps(row))
+    task = task.learn(records)
+    (told,) = decoded(task, records, tokenizer)
+    assert [(one["start"], one["end"], one["text"]) for one in told["entities"]] == [(9, 14, "Cafe\u0301")]
+    assert task.score([told], records)["f1"] == 1
+
+
+def test_entities_inside_a_piece_are_known_as_such(tmp_path: Path, minilm: Path) -> None:
+    tokenizer = Tokenizer.load(minilm)
+    rows = [{"text": text, "entities": [[start, end, "X"]]} for text, start, end in (
+        ("unhappy people", 2, 7), ("unhappy people", 0, 7), ("see \N{GRINNING FACE}Bob now", 5, 8), ("un happy", 3, 8),
+    )]  # fmt: skip
+    task, records = read(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    task = task.learn(records)
+    made = task.features(records, tokenizer, small(vocab_size=len(tokenizer)))
+    assert [task.reachable(*one) for one in zip(records, made)] == [False, True, False, True]
+    right = [task.score([told], [one])["f1"] for told, one in zip(decoded(task, records, tokenizer), records)]
+    assert right == [0, 1, 0, 1], "reachable is what right logits reach"
+    words = Tag(scheme="iob2", labels=("O", "B-X", "I-X"), by_words=True)
+    odd = words.record({"tokens": ["x", "Anna", "\u200b"], "tags": ["O", "B-X", "I-X"]}, Place("x"))
+    assert not words.reachable(odd, words.features([odd], tokenizer, small(vocab_size=len(tokenizer)))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "Anna lives in Paris.\n\nBen lives in Seoul.\n"),
+        ("a.txt", "Anna lives in Paris.\nBen lives in Seoul.\n"),
+        ("a.tsv", "text\tlabel\nAnna lives in Paris\tO\nBen lives in Seoul\tO\n"),
+    ],
+)
+def test_running_text_is_refused_and_not_read_as_words(tmp_path: Path, name: str, content: str) -> None:
+    asked = {"labels": ("O", "B-X", "I-X"), "scheme": "iob2", "by_words": True, "asks": True}
+    with pytest.raises(InputError, match=rf"{name}:1: .* given, a word a line and its tag last allowed"):
+        read(tmp_path / name, content, **asked)
+    assert read(tmp_path / "b.txt", "Anna NNP B-Y\nsings VBZ O\n", **asked)[1][0].text == "Anna sings"
+    assert read(tmp_path / "c.txt", "Anna\nsings\n", **asked)[1][0].text == "Anna sings"
+    assert read(tmp_path / "d.txt", "Anna NNP\nsings VBZ\n", text="1", **asked)[1][0].text == "Anna sings"
+    with pytest.raises(InputError, match=r"a.csv: a table given, CoNLL's lines"):
+        read(tmp_path / "a.csv", "text,label\n", **asked)
+
+
+def test_a_word_of_white_space_makes_no_characters(tmp_path: Path) -> None:
+    _, records = read(tmp_path / "a.conll", "Anna\tB-PER \nlives\tO\n \tO\nin\tO\nParis\tB-LOC\n")
+    assert records[0].words
+    assert records[0].text == "Anna lives   in Paris"
+    assert records[0].tags == ("B-PER", "O", "O", "O", "B-LOC"), "tags without the space after them"
+
+
+def test_characters_without_tags_keep_their_spaces(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.tsv", KLUE)
+    asks = {"labels": task.learn(records).labels, "scheme": "iob2", "asks": True}
+    bare = "".join(line.partition("\t")[0] + "\n" for line in KLUE.splitlines() if not line.startswith("##"))
+    _, asked = read(tmp_path / "b.tsv", bare, **asks)
+    assert [one.text for one in asked] == [one.text for one in records]
+
+
+def test_a_type_with_one_example_has_its_place(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.conll", CONLL)
+    said = task.learn(records).remarks(records)
+    assert f"{tmp_path / 'a.conll'}:3: 'LOC' has this one example; add more of it" in said

@@ -136,3 +136,17 @@ def test_json_arrays_and_headers_that_are_there_though_columns_are_named(tmp_pat
     (tmp_path / "b.csv").write_text("a,b\n1\n")
     with pytest.raises(InputError, match=r"^\S*b.csv:2: 1 columns given"):
         read(tmp_path / "b.csv")
+
+
+def test_json_without_a_suffix_is_told_by_its_beginning(tmp_path: Path) -> None:
+    row = {"text": "x"}
+    for content in (
+        b'\xef\xbb\xbf{"text": "x"}\n',
+        b'\n \n{"text": "x"}\n',
+        b'[\n {"text": "x"}]',
+        b'\xef\xbb\xbf[{"text": "x"}]',
+    ):
+        (tmp_path / "rows").write_bytes(content)
+        assert read(tmp_path / "rows") == [row]
+    (tmp_path / "table").write_text("[CLS]\tlabel\n[a\tb\n")
+    assert read(tmp_path / "table") == [{"[CLS]": "[a", "label": "b"}]

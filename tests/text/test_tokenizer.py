@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,16 @@ def test_settings_beside_a_list_are_true_false_or_null(tmp_path: Path) -> None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: "no"}))
         with pytest.raises(InputError, match=f"tokenizer_config.json: {name}: 'no' given, true, false or null"):
             Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "last"), [("in Cafe\u0301 now", "Cafe\u0301"), ("नमस्ते जी", "नमस्ते"), ("e\u0301t", "e\u0301t")]
+)
+def test_places_take_in_the_marks_that_have_no_piece(minilm: Path, text: str, last: str) -> None:
+    tokenizer = Tokenizer.load(minilm)
+    ((_, places),) = tokenizer.pieces([text])
+    start = text.index(last)
+    assert start + len(last) in [end for _, end in places]
+    assert all(first[1] <= second[0] for first, second in pairwise(places)), "no two overlap"
+    plain = tokenizer.pieces(["in Café now"])[0][1]
+    assert plain == [(0, 2), (3, 7), (8, 11)]

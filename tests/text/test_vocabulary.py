@@ -108,3 +108,12 @@ def test_a_domains_words_are_added_to_a_vocabulary(tokenizer: Tokenizer) -> None
             extended_vocabulary(tokenizer, texts, size)
     with pytest.raises(InputError, match="size: 1 given, none supported"):
         extended_vocabulary(tokenizer, ["the cat"], 1)
+
+
+def test_words_too_long_to_be_looked_up_are_not_added(tokenizer: Tokenizer) -> None:
+    long = "qzj" * 40
+    texts = [f"{long} zqjx"] * 9
+    made, words = extended_vocabulary(tokenizer, texts, 1)
+    assert list(words) == ["zqjx"]
+    with pytest.raises(InputError, match="at most 1 supported"):
+        extended_vocabulary(made, [long] * 9 + ["qjzxqj"] * 9, 2)

@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import TaskColumns, Whole
+from bertloom.cli.flags import data_flags, given
+from bertloom.cli.options import Whole
+
+DataFlags = data_flags("DataFlags", __name__)
 
 
 def evaluate(
@@ -22,7 +25,7 @@ def evaluate(
             allow_leading_hyphen=True,
         ),
     ] = None,
-    fields: Annotated[TaskColumns, Parameter(name="*")] = TaskColumns(),  # noqa: B008
+    fields: Annotated[DataFlags, Parameter(name="*")] = DataFlags(),  # type: ignore[valid-type]  # noqa: B008
     examples: Annotated[Whole | None, Parameter(help="Most examples of the corpus. [default: 2000]")] = None,
     length: Annotated[Whole | None, Parameter(help="Most tokens of an example. [default: the run's, or 128]")] = None,
     seed: Annotated[Whole | None, Parameter(help="Seed of the examples and masks. [default: 0]")] = None,
@@ -44,8 +47,8 @@ def evaluate(
         raise InputError("evaluate: give either --corpus DIR, --suite blimp --data FILE, or a task's --data FILE")
     if data is not None and (examples, length, seed) != (None, None, None):
         raise InputError("evaluate: --examples, --length and --seed are for --corpus; other data is scored whole")
-    if (corpus is not None or suite is not None) and fields.given:
-        raise InputError(f"evaluate: --{next(iter(fields.given)).replace('_', '-')} is for a task's data")
+    if (corpus is not None or suite is not None) and given(fields):
+        raise InputError(f"evaluate: --{next(iter(given(fields))).replace('_', '-')} is for a task's data")
     examples, seed = (2000 if examples is None else examples), seed or 0
     if examples < 1 or (length is not None and length < 8) or seed < 0:
         raise InputError(f"examples: {examples}, length: {length}, seed: {seed} given, at least 1, 8 and 0 allowed")
@@ -57,7 +60,7 @@ def evaluate(
     elif suite is not None:
         _on_pairs(loaded, Path(str(data)), json)
     else:
-        _on_task(loaded, str(data), fields.given, json)
+        _on_task(loaded, str(data), given(fields), json)
 
 
 def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None:

@@ -58,31 +58,3 @@ class Reading:
     def options(self) -> ReadOptions:
         """The same for the readers."""
         return ReadOptions(**asdict(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskColumns:
-    """Where a data set differs from the one a model was fine-tuned on."""
-
-    text: Annotated[str | None, Parameter(help="Column of the text, where it is not the training file's.")] = None
-    pair: Annotated[str | None, Parameter(help="Column of the second text, likewise.")] = None
-    label: Annotated[str | None, Parameter(help="Column of the label, likewise.")] = None
-    question: Annotated[str | None, Parameter(help="Column of the question, likewise.")] = None
-    context: Annotated[str | None, Parameter(help="Column of the text that is asked about, likewise.")] = None
-    answers: Annotated[str | None, Parameter(help="Column of the answers, likewise.")] = None
-    choices: Annotated[str | None, Parameter(help="Column of the choices, or columns by commas, likewise.")] = None
-    scheme: Annotated[str | None, Parameter(help="How tags are written, likewise.")] = None
-    illegal: Annotated[
-        Literal["refuse", "repair"] | None, Parameter(help="Tag sequences that are not legal: refuse or repair.")
-    ] = None
-    columns: Annotated[str | None, Parameter(help="Names of a table's columns where it has no header.")] = None
-    encoding: Annotated[str | None, Parameter(help="Encoding of text files.")] = None
-    fallback: Annotated[str | None, Parameter(help="Encoding of lines that are not in it, as latin-1; counted.")] = None
-    on_bad: Annotated[
-        Literal["error", "skip"] | None, Parameter(help="Stop at a bad row, or leave it out and count it.")
-    ] = None
-
-    @property
-    def given(self) -> dict[str, str]:
-        """What is not as in training."""
-        return {name: value for name, value in vars(self).items() if value is not None}

@@ -7,7 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import TaskColumns, Whole
+from bertloom.cli.flags import data_flags, given
+from bertloom.cli.options import Whole
+
+DataFlags = data_flags("DataFlags", __name__)
 
 
 def predict(
@@ -20,7 +23,7 @@ def predict(
     output: Annotated[
         Path | None, Parameter(help="File to make, .jsonl, .csv or .tsv; standard output unless given.")
     ] = None,
-    fields: Annotated[TaskColumns, Parameter(name="*")] = TaskColumns(),  # noqa: B008
+    fields: Annotated[DataFlags, Parameter(name="*")] = DataFlags(),  # type: ignore[valid-type]  # noqa: B008
     tokens: Annotated[Whole, Parameter(help="Tokens that go through the model at once.")] = 8192,
     json: bool = False,
 ) -> None:
@@ -47,7 +50,7 @@ def predict(
     if output is None and json:
         raise InputError("output: none given beside --json, a file needed")
     loaded = load(model)
-    task = loaded.task = replace(with_options(loaded.require_task(), fields.given), asks=True)
+    task = loaded.task = replace(with_options(loaded.require_task(), given(fields)), asks=True)
     counts, done = ReadCounts(), 0
     with writer(output, task) as write, remarks.status("Predicting") as status:
         for record, prediction in loaded.predictions(task.read(data, counts), tokens, counts):

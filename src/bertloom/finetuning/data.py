@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,7 +60,7 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
     task, counts = recipe.task, ReadCounts()
     if not task.length and LENGTH in model.others:
         # Positions beyond those that pretraining reached are as they were made.
-        task = replace(task, length=int(model.others[LENGTH]))
+        task = replace(task, length=min(int(model.others[LENGTH]), task.usual_length))
     if "-" in (recipe.train, recipe.dev):
         # They are read twice, and again where a run goes on.
         raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", "-")
@@ -95,6 +95,12 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
     for name, made in (("training", train_features), ("dev", dev_features)):
         if number := cut(made):
             say(f"{number:,} of {len(made):,} {name} records have {task.limit(model.config)}")
+        # New records stand after the training file's own.
+        own = learned if name == "training" else dev
+        lost = [record for record, features in zip(own, made) if not task.reachable(record, features)]
+        if lost:
+            what = "have an answer that no pieces of the vocabulary make exactly"
+            say(f"{len(lost):,} of {len(own):,} {name} records {what}, as {lost[0].place}")
     return Data(task, model, learned, dev, features, dev_features)
 
 
@@ -124,9 +130,11 @@ def overlaps(task: Task, train: Sequence[Record], dev: Sequence[Record]) -> list
     seen = [record for record in dev if task.key(record) in owners]
     said = []
     for name, side in (("training", train), ("dev", dev)):
-        ids = Counter(record.id for record in side if record.id)
-        if repeated := ids.total() - len(ids):
-            said.append(f"{repeated:,} {name} records have the id of another one, as {ids.most_common(1)[0][0]!r}")
+        first: dict[str | int, Record] = {}
+        again = [one for one in side if one.id != "" and first.setdefault(one.id, one) is not one]
+        if again:
+            places = f"{again[0].place} that of {first[again[0].id].place}"
+            said.append(f"{len(again):,} {name} records have the id of another one, as {places}, {again[0].id!r}")
     if twice:
         more = sum(len(same) - 1 for same in twice)
         said.append(f"{more:,} training records repeat others, as {twice[0][1].place} does {twice[0][0].place}")

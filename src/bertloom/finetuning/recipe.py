@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from bertloom.errors import InputError, nearest
 from bertloom.tasks import TASKS, Task
 from bertloom.tasks.augment import WAYS
-from bertloom.train.keys import Keys, check_kind, key, name_of, read_keys
+from bertloom.train.keys import Keys, blamed, check_kind, key, name_of, read_keys
 from bertloom.train.recipe import LARGEST_SEED, MOST_DROPPED, PRECISIONS, SCHEDULES, trained_rate
 
 # The rate of a new head on frozen features.
@@ -109,6 +110,8 @@ def tuning(task: str, given: Mapping[str, Any]) -> Tuning:
     if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"task: {nearest(str(task), TASKS)}")
     kind = TASKS[task]
+    # Names of files may be paths.
+    given = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
     known = {one.name: one for one in fields(kind) if "help" in one.metadata}
     own = {name: value for name, value in given.items() if name in known}
     for name, value in own.items():
@@ -122,6 +125,11 @@ def tuning(task: str, given: Mapping[str, Any]) -> Tuning:
 
 def read_tuning(path: Path) -> tuple[str | None, dict[str, Any]]:
     """The task and the keys of a TOML recipe; an unknown key raises with file and line."""
-    every = {one.name for kind in TASKS.values() for one in fields(kind) if "help" in one.metadata}
-    given = read_keys(path, ["task", *KEYS, *sorted(every)])
-    return given.pop("task", None), given
+    every = {name: [one.name for one in fields(kind) if "help" in one.metadata] for name, kind in TASKS.items()}
+    given = read_keys(path, ["task", *KEYS, *sorted({one for names in every.values() for one in names})])
+    task = given.pop("task", None)
+    if task is not None:
+        if not isinstance(task, str) or task not in TASKS:
+            raise blamed(InputError(f"task: {nearest(task, TASKS)}"), path)
+        read_keys(path, ["task", *KEYS, *every[task]])  # none of another task's
+    return task, given

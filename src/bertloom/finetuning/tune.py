@@ -11,7 +11,7 @@ from typing import Any
 
 from bertloom.api import Model, load
 from bertloom.card import CARD, finetuned_card
-from bertloom.errors import InputError
+from bertloom.errors import InputError, blaming
 from bertloom.files import read_json, whole_file, write_json
 from bertloom.finetuning.data import Data, read
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
@@ -60,13 +60,16 @@ def finetune(
     """
     folder = Path(recipe.output)
     claim_folder(folder, lambda file: recipe.differing(_known(file, recipe)))
+    require_libraries()
     if (folder / FILE).is_file() and (folder / "model").is_dir():
-        report: dict[str, Any] = read_json(folder / FILE)
-        _require_same(recipe, report)
-        if len(report["runs"]) >= recipe.seeds:
+        with blaming(folder / FILE):
+            report: dict[str, Any] = read_json(folder / FILE)
+            _require_same(recipe, report)
+            seeds = len(report["runs"])
+        if seeds >= recipe.seeds:
+            _require_data(report["runs"][0], read(recipe, load(recipe.model), lambda text: None), folder)
             say(f"{folder} is finished; another --output begins again, more --seeds go on")
             return report
-    require_libraries()
     start = load(recipe.model)
     remarks: list[str] = []
 
@@ -98,6 +101,12 @@ def _require_same(recipe: Tuning, report: Mapping[str, Any]) -> None:
                              recipe.output)  # fmt: skip
 
 
+def _require_data(run: Mapping[str, Any], data: Data, folder: Path) -> None:
+    """Raise where a seed's run was on other data."""
+    if run["data"] != data.identity:
+        raise InputError("the run was on other data or from another model than given; give another --output", folder)
+
+
 def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
     """Every key with the value that an automatic one has."""
     length = data.task.most(model.config)
@@ -117,7 +126,9 @@ def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
 def _known(file: Path, recipe: Tuning) -> Tuning:
     try:
         task, given = read_tuning(file)
-    except InputError:
+    except InputError as error:
+        if "is not TOML" in str(error):
+            raise
         task, given = None, {}
     if task != recipe.task.name:
         what = f"a fine-tuning for {task}" if task else "a run that is no fine-tuning"
@@ -149,11 +160,9 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
     """The report of one seed's run, from where it stopped or as it was written."""
     folder = work.folder / f"seed-{seed}"
     if (folder / FILE).is_file():
-        found: dict[str, Any] = read_json(folder / FILE)
-        if found["data"] != work.data.identity:
-            raise InputError(
-                "the run was on other data or from another model than given; give another --output", folder
-            )
+        with blaming(folder / FILE):
+            found: dict[str, Any] = read_json(folder / FILE)
+            _require_data(found, work.data, folder)
         return found
     run = Finetuning(work.recipe, seed, folder, work.data, work.say)
     done = run.first

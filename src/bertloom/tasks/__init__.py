@@ -30,7 +30,7 @@ def of_config(settings: Mapping[str, Any], outputs: Mapping[str, int], where: ob
             raise InputError(
                 f"{SETTINGS}: {given!r} given, a task of {', '.join(TASKS)} with its settings allowed", where
             )
-        with blaming(where, f"{SETTINGS}: cannot be used"):
+        with blaming(where, f"{SETTINGS}: cannot be used", again=True):
             return TASKS[given["task"]](**{key: value for key, value in given.items() if key != "task"})
     made_by = (settings.get("architectures") or [None])[0]
     kind = next((kind for kind in TASKS.values() if kind.architecture == made_by), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,11 +50,12 @@ class Answer(Task):
     part: ClassVar[str] = "qa_outputs"
     pipeline: ClassVar[str] = "question-answering"
     by_id: ClassVar[bool] = True
+    usual_length: ClassVar[int] = 384
     form: ClassVar[str] = '{"id": …, "question": …, "context": …, "answers": {"text": […], "answer_start": […]}}'
 
-    question: str = option("", "Column of the question; question unless given.")
-    context: str = option("", "Column of the text; context unless given.")
-    answers: str = option("", "Column of the answers; answers unless given.")
+    question: str = option("", "Column of the question; question unless given.", of_data=True)
+    context: str = option("", "Column of the text; context unless given.", of_data=True)
+    answers: str = option("", "Column of the answers; answers unless given.", of_data=True)
     stride: int = option(128, "Tokens that windows of a long text share.")
     longest: int = option(30, "Most tokens of an answer.")
     script: str = option(
@@ -68,10 +70,6 @@ class Answer(Task):
         for name, least in (("stride", 0), ("longest", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: {getattr(self, name)} given, at least {least} allowed")
-
-    def most(self, config: EncoderConfig) -> int:
-        """SQuAD's 384 tokens unless a length is given."""
-        return min(super().most(config), self.length or 384)
 
     # Reading
 
@@ -175,6 +173,20 @@ class Answer(Task):
             made.append([self._window(tokenizer, question, ids, places, at, free, gold, cut) for at in begins])
         return made
 
+    def reachable(self, record: Record, features: Sequence[Feature]) -> bool:
+        """Whether the pieces of an answer spell it as the script compares."""
+        one = cast(Question, record)
+        exact = metrics.SCRIPTS[self.script].exact
+
+        def given(answer: tuple[str, int], places: Array) -> bool:
+            found = _pieces_of(answer, places)
+            if found is None or found[1] - found[0] >= self.longest:
+                return False
+            return bool(exact(answer[0], one.context[places[found[0]][0] : places[found[1]][1]]))
+
+        answers = one.answers or ()
+        return not answers or any(given(answer, made.where[1]) for answer in answers for made in features)
+
     def limit(self, config: EncoderConfig) -> str:
         """Texts are read whole, questions are not."""
         return f"a question of more than {min(LONGEST_QUESTION, self.most(config) // 2)} tokens, which was cut"
@@ -224,7 +236,7 @@ class Answer(Task):
         shares = softmax(self._scores(found, null) / self.temperature)
         score, start, end = found[0] if found else (null, 0, 0)
         margin = null - score
-        told: Prediction = {"id": one.id} if one.id else {}
+        told: Prediction = {"id": one.id} if one.id != "" else {}
         if found and (not self.nothing or margin <= self.threshold):
             told |= {"answer": one.context[start:end], "start": start, "end": end, "probability": float(shares[0])}
         else:
@@ -315,11 +327,10 @@ class Answer(Task):
         return replace(self, threshold=max((best + above) / 2, min(nulls) - 1, key=f1))
 
     def dead(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> str | None:
-        """Nothing to every question, where some have an answer."""
-        wanted = {cast(Question, record).answers for record in records}
-        if len({one["answer"] for one in predictions}) > 1 or len(wanted) < 2:
-            return None
-        return repr(predictions[0]["answer"] or "nothing")
+        """One answer to every question, or nothing, where that is not right of all."""
+        (answer, *others) = {one["answer"] for one in predictions}
+        right = all(answer in (spelt or [""]) for spelt in _spellings(records))
+        return None if others or right else repr(answer or "nothing")
 
 
 def _spellings(records: Sequence[Record]) -> list[list[str]]:
@@ -329,27 +340,40 @@ def _spellings(records: Sequence[Record]) -> list[list[str]]:
 
 def _squad(source: str) -> Iterator[tuple[Place, Row]]:
     """SQuAD's JSON: articles of paragraphs of questions."""
-    given, number = json_of(source), 0
-    try:
-        for article in given["data"]:
-            for paragraph in article["paragraphs"]:
-                for asked in paragraph["qas"]:
-                    row = {**asked, "context": paragraph["context"]}
-                    number += 1
-                    named = identity_of(asked)
-                    yield Place(f"{source}: question {named}") if named else Place(source, number, "question"), row
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"is no SQuAD JSON: {type(error).__name__} {error}", source) from None
+    number = 0
+    for article in _listed(json_of(source), "data", source):
+        for paragraph in _listed(article, "paragraphs", f"{source}: article after question {number}"):
+            for asked in _listed(paragraph, "qas", f"{source}: paragraph after question {number}"):
+                number += 1
+                if not isinstance(asked, dict) or "context" not in paragraph:
+                    raise Place(source, number, "question").error("is no SQuAD JSON: no question with a context")
+                row, named = {**asked, "context": paragraph["context"]}, identity_of(asked)
+                yield Place(source, number, "question") if named == "" else Place(f"{source}: question {named}"), row
+
+
+def _listed(given: Any, name: str, where: str) -> list[Any]:
+    """The list of that name."""
+    if not isinstance(given, dict) or not isinstance(given.get(name), list):
+        raise InputError(f"is no SQuAD JSON: an object with a list {name!r} needed", where)
+    return cast(list[Any], given[name])
 
 
 def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] | None:
     """Spellings and starts, of SQuAD's list or the Hub's two lists; None where a row has no word on them."""
     impossible = row.get("is_impossible", False)
+    if isinstance(impossible, str):
+        impossible = {"true": True, "false": False, "": False}.get(impossible.lower(), impossible)
     if not isinstance(impossible, bool):
         raise place.error(f"is_impossible: {impossible!r} given, true or false allowed")
     if impossible:
         return ()
     given = row.get(name)
+    if isinstance(given, str):
+        # A cell of a table.
+        try:
+            given = json.loads(given) if given.strip() else None
+        except ValueError:
+            raise place.error(f"{name}: {str(row[name])[:60]!r} given, JSON like {Answer.form} holds allowed") from None
     if given is None:
         return None
     with_place = partial(_checked, place=place)
@@ -366,15 +390,17 @@ def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] |
 def _checked(answer: tuple[Any, Any], place: Place) -> tuple[str, int]:
     text, start = answer
     if not isinstance(text, str) or not text.strip() or type(start) is not int:
-        raise place.error(f"answer {text!r} at {start!r} given, a text and a whole number allowed")
+        raise place.error(f"answer {text!r} at {start!r} given, a text that is not blank and a whole number allowed")
     return text, start
 
 
 def _gold_pieces(one: Question, places: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     """First and last piece of the first answer; None where there is none, or no piece stands for it."""
-    if not one.answers:
-        return None
-    text, start = one.answers[0]
+    return _pieces_of(one.answers[0], places) if one.answers else None
+
+
+def _pieces_of(answer: tuple[str, int], places: Array | Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    text, start = answer
     end = start + len(text)
     touched = [number for number, (low, high) in enumerate(places) if low < end and start < high]
     return (touched[0], touched[-1]) if touched else None

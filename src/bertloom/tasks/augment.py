@@ -35,6 +35,9 @@ def swap(text: str, share: float, rng: np.random.Generator) -> str:
 def replace(text: str, share: float, rng: np.random.Generator, fill: Fill) -> str:
     """The text with a share of its words replaced by others that a masked language model puts there."""
     words = text.split()
+    if MASK in text:
+        # Its own masks would be filled too.
+        return text
     places = _chosen(len(words), share, rng) if words else []
     masked = [MASK if number in places else word for number, word in enumerate(words)]
     for place, candidates in zip(places, fill(" ".join(masked))):

@@ -17,7 +17,7 @@ from bertloom.files import read_text
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, named, option, softmax
 from bertloom.text.records import Place, Row, require_file, rows, text_of
 from bertloom.text.sequence import kept, room, sequence
-from bertloom.text.sources import ReadCounts, plain_suffix
+from bertloom.text.sources import COMPRESSED, ReadCounts, open_bytes, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ class Choose(Task):
     pipeline: ClassVar[str] = "multiple-choice"
     form: ClassVar[str] = '{"context": …, "question": …, "choices": […], "label": 0}'
 
-    context: str = option("", "Column of the text; told by its name unless given.")
-    question: str = option("", "Column of the question before each choice; told by its name unless given.")
-    choices: str = option("", "Column of the list of choices, or their columns by commas; told unless given.")
-    label: str = option("", "Column of the right one; told by its name unless given.")
+    context: str = option("", "Column of the text; told by its name unless given.", of_data=True)
+    question: str = option(
+        "", "Column of the question before each choice; told by its name unless given.", of_data=True
+    )
+    choices: str = option(
+        "", "Column of the list of choices, or their columns by commas; told unless given.", of_data=True
+    )
+    label: str = option("", "Column of the right one; told by its name unless given.", of_data=True)
     questions: bool = option(False, "Whether MCTest's questions stand before its choices; statements hold them.")
 
     # Reading
@@ -74,9 +78,12 @@ class Choose(Task):
 
     def _mctest(self, source: str, counts: ReadCounts) -> Iterator[tuple[Place, Row]]:
         names = [str(number) for number in range(MCTEST_COLUMNS)]
-        right = self._answers(source)
+        beside, right = (None, []) if self.asks else _right_letters(source)
+        number = 0
         for place, row in rows(source, names, self.reading, counts):
-            number = (place.line or 1) - 1
+            number = place.line or 1
+            if beside and number > len(right):
+                raise place.error(f"no answers for it in {beside}, which has {len(right)} lines, one a story needed")
             cells = list(row.values())
             for asked in range(4):
                 question, *choices = cells[3 + 5 * asked : 8 + 5 * asked]
@@ -88,16 +95,11 @@ class Choose(Task):
                 # Statements hold the question themselves.
                 if self.questions:
                     made["question"] = question.partition(": ")[2]
-                if right is not None:
-                    known = right[number] if number < len(right) else []
-                    made["label"] = known[asked] if len(known) == 4 else "no four answers in the file of answers"
+                if beside:
+                    made["label"] = right[number - 1][asked]
                 yield place, made
-
-    def _answers(self, source: str) -> list[list[str]] | None:
-        beside = Path(source).with_suffix(".ans")
-        if not beside.is_file():
-            return None
-        return [line.split() for line in read_text(beside).splitlines() if line.strip()]
+        if beside and number < len(right) and self.on_bad == "error":
+            raise InputError(f"{len(right)} lines of answers given, {number} as {source} has stories allowed", beside)
 
     @property
     def example(self) -> Row:
@@ -215,7 +217,7 @@ class Choose(Task):
         shares = softmax(logits[0][:, 0] / self.temperature)
         best = int(shares.argmax())
         return {
-            **({"id": one.id} if one.id else {}),
+            **({"id": one.id} if one.id != "" else {}),
             "choice": best,
             "text": one.choices[best],
             "probability": float(shares[best]),
@@ -247,8 +249,21 @@ class Choose(Task):
         return f"choice {numbers.pop()}" if len(numbers) == 1 and len(wanted) > 1 else None
 
 
+def _right_letters(source: str) -> tuple[Path | None, list[list[str]]]:
+    """MCTest's file of answers, the one beside the stories, and its letters by line; None where it is not there."""
+    path = Path(source)
+    beside = (path.with_suffix("") if path.suffix in COMPRESSED else path).with_suffix(".ans")
+    if not beside.is_file():
+        return None, []
+    found = [line.split() for line in read_text(beside).rstrip().splitlines()]
+    for number, letters in enumerate(found, 1):
+        if len(letters) != 4 or not set(letters) <= set("ABCD"):
+            raise InputError(f"{' '.join(letters)[:40]!r} given, four letters of A to D allowed", beside, number)
+    return beside, found
+
+
 def _beginning(source: str) -> str:
-    with open(source, "rb") as file:
+    with open_bytes(source) as file:
         return file.read(20).decode("utf-8", "replace").removeprefix("\ufeff")
 
 

@@ -76,13 +76,15 @@ class Classify(OnFeatures):
     pipeline: ClassVar[str] = "text-classification"
     form: ClassVar[str] = '{"text": …, "label": …}'
 
-    text: str = option("", "Column of the text; told by its name unless given.")
-    pair: str = option("", "Column of the second text; told by its name unless given, none for no second text.")
-    label: str = option("", "Column of the label; told by its name unless given.")
+    text: str = option("", "Column of the text; told by its name unless given.", of_data=True)
+    pair: str = option(
+        "", "Column of the second text; told by its name unless given, none for no second text.", of_data=True
+    )
+    label: str = option("", "Column of the label; told by its name unless given.", of_data=True)
     problem: str = option(
         "auto", "What labels are: single, multi (several at once) or regression.", ("auto", *PROBLEMS)
     )
-    separator: str = option("", "What stands between several labels in one column, as a semicolon.")
+    separator: str = option("", "What stands between several labels in one column, as a semicolon.", of_data=True)
     long: str = option("truncate", "Texts over the length: truncate, head-tail or windows, which are pooled.", LONG)
     stride: int = option(0, "Tokens that windows share; 0 for a quarter of the length.")
     class_weights: bool = option(False, "Weigh labels by how rare they are.")
@@ -180,8 +182,8 @@ class Classify(OnFeatures):
             if any(len(one) != 1 for one in given):
                 problem = MULTI
             else:
-                # One slip among many scores is one, and named as such.
-                numbers = sum(_number(one) is not None for one in single) > 0.8 * len(single)
+                # Slips among scores are named as such.
+                numbers = sum(_number(one) is not None for one in single) > 0.5 * len(single)
                 decimal = numbers and any(_number(one) is not None and "." in one for one in single)
                 problem = REGRESSION if decimal else SINGLE
         made = replace(self, problem=problem)

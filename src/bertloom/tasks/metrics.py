@@ -24,14 +24,13 @@ def require_libraries() -> None:
 
 
 def classification(gold: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """Accuracy, F1 (of the second of two labels; micro; macro), Matthews' correlation, by scikit-learn."""
+    """Accuracy, F1 (of the second of two labels; micro; macro over labels that occur), Matthews', by scikit-learn."""
     metrics = extra("sklearn.metrics", "finetune")
-    known = {"labels": list(labels), "zero_division": 0.0}
     scores = {"accuracy": metrics.accuracy_score(gold, given)}
     if len(labels) == 2:
         scores["f1"] = metrics.f1_score(gold, given, pos_label=labels[1], average="binary", zero_division=0.0)
-    scores["f1_macro"] = metrics.f1_score(gold, given, average="macro", **known)
-    scores["f1_micro"] = metrics.f1_score(gold, given, average="micro", **known)
+    scores["f1_macro"] = metrics.f1_score(gold, given, average="macro", zero_division=0.0)
+    scores["f1_micro"] = metrics.f1_score(gold, given, average="micro", zero_division=0.0)
     # Of one label alone scikit-learn warns, and says 0.
     scores["matthews"] = metrics.matthews_corrcoef(gold, given) if len({*gold, *given}) > 1 else 0.0
     return {name: float(value) for name, value in scores.items()}
@@ -103,6 +102,14 @@ def single_tags(gold: Iterable[Sequence[str]], given: Iterable[Sequence[str]]) -
         "accuracy": float(metrics.accuracy_score(*flat)),
         "f1_macro_tags": float(metrics.f1_score(*flat, average="macro", zero_division=0.0)),
     }
+
+
+def character_f1(gold: Iterable[Sequence[str]], given: Iterable[Sequence[str]], labels: Sequence[str]) -> float:
+    """KLUE's macro F1 over all labels: one that stands nowhere counts as right, and so do a sentence's two ends as O."""
+    ends = ["O", "O"]
+    flat = [[tag for tags in side for tag in (*tags, *ends)] for side in (gold, given)]
+    score = extra("sklearn.metrics", "finetune").f1_score
+    return float(score(*flat, labels=list(labels), average="macro", zero_division=1.0))
 
 
 # What SQuAD's script leaves out of answers before it compares them, and what KorQuAD's does.

@@ -34,7 +34,7 @@ from bertloom.tasks.task import (
 from bertloom.text.conll import Token, by_characters, is_column, is_universal, sentences
 from bertloom.text.records import Place, Row, in_rows, require_file, rows, text_of
 from bertloom.text.sequence import room, sequence
-from bertloom.text.sources import ReadCounts
+from bertloom.text.sources import ReadCounts, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -82,13 +82,17 @@ class Tag(OnFeatures):
     text: str = option(
         "",
         "Column of the words, by name or number (-1 the last); the first, or CoNLL-U's FORM, unless given.",
+        of_data=True,
     )
     label: str = option(
         "",
         "Column of the tags, by name or number (-1 the last); the last, or CoNLL-U's UPOS, unless given.",
+        of_data=True,
     )
-    scheme: str = option("auto", "How tags are written: io, iob1, iob2, bioes (bilou), or plain labels.", WAYS)
-    illegal: str = option("refuse", "Tag sequences that are not legal: refuse or repair.", ILLEGAL)
+    scheme: str = option(
+        "auto", "How tags are written: io, iob1, iob2, bioes (bilou), or plain labels.", WAYS, of_data=True
+    )
+    illegal: str = option("refuse", "Tag sequences that are not legal: refuse or repair.", ILLEGAL, of_data=True)
     stride: int = option(0, "Tokens that windows of a long text share; 0 for a quarter of the length.")
     decoding: str = option(
         "legal", "How tags are chosen: legal, the likeliest legal sequence, or argmax, each by itself.", DECODINGS
@@ -110,12 +114,17 @@ class Tag(OnFeatures):
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
         """CoNLL and CoNLL-U by lines; JSON, Parquet and data sets of the Hub by rows."""
         require_file(source)
+        if plain_suffix(source) == ".csv":
+            raise InputError("a table given, CoNLL's lines or JSON rows allowed", source)
         if in_rows(source):
             yield from self.made(rows(source, (), self.reading, counts), counts)
             return
-        found = sentences(source, self.reading, counts)
+        alike = bool(self.labels) and not self.by_words
+        found = sentences(source, self.reading, counts, spaces=alike)
         first = list(islice(found, 200))
-        characters = by_characters(first, alike=bool(self.labels) and not self.by_words)
+        if not self.text and not is_universal(source):
+            self._require_words(list(chain(*first)))
+        characters = by_characters(first, alike)
         for tokens in chain(first, found):
             try:
                 yield self._sentence(tokens, is_universal(source), characters)
@@ -123,6 +132,20 @@ class Tag(OnFeatures):
                 if self.on_bad == "error":
                     raise
                 counts.mended["malformed sentence, left out"] += 1
+
+    def _require_words(self, tokens: Sequence[Token]) -> None:
+        """Raise where lines hold sentences: several words in the first column, or no tag in the last."""
+        several = sum(len(token.cells[0].split()) > 2 for token in tokens) > len(tokens) / 2
+        tags = [token.cells[-1].strip() for token in tokens if len(token.cells) > 1]
+        if self.asks and self.labels and tags:
+            known = {*self.labels, *(label[2:] for label in self.labels)}
+            several = several or not any(tag in known or schemes.is_tag(tag) for tag in tags)
+        if several:
+            first = tokens[0]
+            raise first.place.error(
+                f"{' '.join(first.cells)[:60]!r} given, a word a line and its tag last allowed; texts go into rows, "
+                '{"text": …}, and --text 1 says that words stand in the first column'
+            )
 
     def _sentence(self, tokens: Sequence[Token], universal: bool, characters: bool) -> Tagged:
         word, tag = self.text or ("form" if universal else "1"), self.label or ("upos" if universal else "-1")
@@ -133,7 +156,7 @@ class Tag(OnFeatures):
             text=text,
             units=units,
             words=not characters,
-            tags=tuple(token.cell(tag, universal) for token in tokens)
+            tags=tuple(token.cell(tag, universal).strip() for token in tokens)
             if len(tokens[0].cells) > 1 and not self.asks
             else None,
             lines=tuple(cast(int, token.place.line) for token in tokens),
@@ -148,7 +171,8 @@ class Tag(OnFeatures):
         if words and isinstance(row[words], list):
             given = row[words]
             if not given or not all(isinstance(word, str) and word for word in given):
-                raise place.error(f"field {words!r} holds no list of words")
+                wrong = next((word for word in given if not isinstance(word, str) or not word), given)
+                raise place.error(f"field {words!r} holds {wrong!r}, a list of words that are not empty allowed")
             tags = _tags(row, named(row, label, TAGS), len(given), place)
             whole, units = _joined(given, " ")
             return Tagged(place=place, id=identity, text=whole, units=units, words=True, tags=tags)
@@ -242,21 +266,28 @@ class Tag(OnFeatures):
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """The scheme and counts by type."""
         tagged = [cast(Tagged, record) for record in records]
+        counts = Counter(label for one in tagged for label in self._named(one))
         if self.scheme == schemes.PLAIN:
-            counts = Counter(tag for one in tagged for tag in one.tags or ())
             what = "labels"
             if schemes.OUTSIDE in counts:
                 what = "plain labels, scored by accuracy, O too; --scheme io reads the others as entities"
         else:
-            counts = Counter(span.label for one in tagged for span in self.spans(one))
             what = f"entities, tags read as {self.scheme.upper()}"
         named = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(20))
         said = [
             f"{sum(len(one.units) for one in tagged):,} {'words' if tagged[0].words else 'characters'}; {what}: {named}"
         ]
-        return said + [
-            f"{label!r} stands once in the training file; add more of it" for label, n in counts.items() if n == 1
-        ]
+        for label, count in counts.items():
+            if count == 1:
+                one = next(one for one in tagged if label in self._named(one))
+                said.append(f"{one.place}: {label!r} has this one example; add more of it")
+        return said
+
+    def _named(self, record: Tagged) -> list[str]:
+        """What a record's tags name: types of entities, or labels."""
+        if self.scheme == schemes.PLAIN:
+            return list(record.tags or ())
+        return [span.label for span in self.spans(record)]
 
     def _gold_tags(self, record: Tagged) -> list[str]:
         """The tags in the form they are learned in."""
@@ -294,6 +325,13 @@ class Tag(OnFeatures):
                 features.append(Feature(whole, segments, {TARGET: target}, where=units[inside]))
             made.append(features)
         return made
+
+    def reachable(self, record: Record, features: Sequence[Feature]) -> bool:
+        """Whether every entity begins and ends with what a piece stands for."""
+        if self.scheme == schemes.PLAIN:
+            return True
+        starts, ends = ({unit for one in features for unit in one.where[:, side]} for side in range(2))
+        return all(span.start in starts and span.stop in ends for span in self.spans(cast(Tagged, record)))
 
     def head(self, config: EncoderConfig) -> nn.Module:
         """On each first piece, or on frozen features."""
@@ -391,7 +429,7 @@ class Tag(OnFeatures):
             # Spaces have no say, as in KLUE's own script.
             filled = [[not one.text[start:end].isspace() for start, end in one.units] for one in tagged]
             sides = ([list(compress(tags, own)) for tags, own in zip(side, filled)] for side in (gold, given))
-            scores["character_f1"] = metrics.single_tags(*sides)["f1_macro_tags"]
+            scores["character_f1"] = metrics.character_f1(*sides, self.labels)
         return scores
 
     def _unit_tags(self, record: Tagged, prediction: Prediction) -> list[str]:
@@ -427,9 +465,9 @@ def _tags(row: Row, name: str | None, count: int, place: Place) -> tuple[str, ..
     if not isinstance(given, list) or len(given) != count:
         raise place.error(f"field {name!r} holds no list of {count} tags, as many as words needed")
     for tag in given:
-        if not isinstance(tag, str | int) or isinstance(tag, bool) or tag == "":
+        if not isinstance(tag, str | int) or isinstance(tag, bool) or not str(tag).strip():
             raise place.error(f"field {name!r} holds the tag {tag!r}, texts allowed")
-    return tuple(map(str, given))
+    return tuple(str(tag).strip() for tag in given)
 
 
 def _words(text: str) -> tuple[Unit, ...]:

@@ -41,9 +41,12 @@ Prediction = dict[str, Any]
 Array = npt.NDArray[Any]
 
 
-def option(default: Any, text: str, known: Sequence[str] = ()) -> Any:
-    """A field that the user sets, with its help; `known` are the only values it may have."""
-    return field(default=default, metadata={"help": text, "known": tuple(known)})
+def option(default: Any, text: str, known: Sequence[str] = (), of_data: bool = False) -> Any:
+    """A field that the user sets, with its help; `known` are the only values it may have.
+
+    `of_data` is whether it tells of a data set, so that it may be another one's when the model is used.
+    """
+    return field(default=default, metadata={"help": text, "known": tuple(known), "of_data": of_data})
 
 
 def learned(default: Any) -> Any:
@@ -56,7 +59,7 @@ class Record:
     """One row as a task understands it; subclasses add the texts, and the gold answer, None where there is none."""
 
     place: Place
-    id: str = ""
+    id: str | int = ""
 
 
 @dataclass
@@ -87,12 +90,16 @@ class Task(ABC):
     pipeline: ClassVar[str]
     # Whether official scripts know records by their ids, so that none may stand twice.
     by_id: ClassVar[bool] = False
+    # Most tokens of a sequence unless a length is given.
+    usual_length: ClassVar[int] = 1 << 30
 
     length: int = option(0, "Most tokens of a sequence; 0 for as many as the model has learned positions.")
-    columns: str = option("", "Names of a table's columns, by commas, where its first line is no header.")
-    encoding: str = option("utf-8", "Encoding of text files.")
-    fallback: str = option("", "Encoding of lines that are not in it, as latin-1; counted.")
-    on_bad: str = option("error", "Stop at a bad row, or leave it out and count it: error or skip.", ("error", "skip"))
+    columns: str = option("", "Names of a table's columns, by commas, where its first line is no header.", of_data=True)
+    encoding: str = option("utf-8", "Encoding of text files.", of_data=True)
+    fallback: str = option("", "Encoding of lines that are not in it, as latin-1; counted.", of_data=True)
+    on_bad: str = option(
+        "error", "Stop at a bad row, or leave it out and count it: error or skip.", ("error", "skip"), of_data=True
+    )
     temperature: float = learned(1.0)
     # Whether records are only asked about, so that gold answers are not looked at.
     asks: bool = learned(False)
@@ -104,6 +111,8 @@ class Task(ABC):
                 raise InputError(f"{one.name.replace('_', '-')}: {nearest(str(value), known)}")
         if self.length and self.length < 8:
             raise InputError(f"length: {self.length} given, at least 8 allowed, or 0")
+        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < np.inf):
+            raise InputError(f"temperature: {self.temperature!r} given, a number above 0 allowed")
 
     # Reading
 
@@ -182,11 +191,11 @@ class Task(ABC):
     def usable(self, records: Sequence[Record], counts: ReadCounts) -> list[Record]:
         """Those that can be learned from and scored; one that cannot raises, or is counted where the user asked."""
         kept: list[Record] = []
-        places: dict[str, Place] = {}
+        places: dict[str | int, Place] = {}
         for record in records:
             try:
                 self.require(record)
-                if self.by_id and record.id and places.setdefault(record.id, record.place) is not record.place:
+                if self.by_id and record.id != "" and places.setdefault(record.id, record.place) is not record.place:
                     raise record.place.error(f"id {record.id!r} stands at {places[record.id]} too, once allowed")
             except InputError:
                 if self.on_bad == "error":
@@ -221,6 +230,10 @@ class Task(ABC):
     @abstractmethod
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
         """Of each record its examples, several where it is read in windows."""
+
+    def reachable(self, record: Record, features: Sequence[Feature]) -> bool:
+        """Whether some logits of its features make a record's gold answer."""
+        return True
 
     def limit(self, config: EncoderConfig) -> str:
         """What records have whose text was cut, and what may be done."""
@@ -300,7 +313,7 @@ class Task(ABC):
             raise InputError(
                 f"length: {self.length} given, at most {config.max_position_embeddings} positions of the model allowed"
             )
-        return self.length or config.max_position_embeddings
+        return self.length or min(config.max_position_embeddings, self.usual_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,9 +341,10 @@ class OnFeatures(Task):
         return "features" if self.frozen else "classifier"
 
 
-def identity_of(row: Row) -> str:
-    """A row's id, "" where it has none."""
-    return "" if row.get("id") is None else str(row["id"])
+def identity_of(row: Row) -> str | int:
+    """A row's id, a text or a whole number, "" where it has none."""
+    given = row.get("id")
+    return "" if given is None else given if type(given) is int else str(given)
 
 
 def label_names(labels: Sequence[str]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def _lines(file: TextIO) -> Write:
     """What tells the record, its id or its line, and the prediction."""
 
     def write(record: Record, prediction: Prediction) -> None:
-        known = {"id": record.id} if record.id else {"line": record.place.line} if record.place.line else {}
+        known = {"id": record.id} if record.id != "" else {"line": record.place.line} if record.place.line else {}
         file.write(json.dumps({**known, **prediction}, ensure_ascii=False) + "\n")
 
     return write
@@ -52,8 +52,11 @@ def _table(file: TextIO, delimiter: str) -> Write:
         # Both, as some records of a file may have ids and others none.
         row = {"line": record.place.line or "", "id": record.id, **prediction}
         if table is None:
-            plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "quotechar": None} if delimiter == "\t" else {}
-            table = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n", **plain)
+            # Every text of a CSV is quoted: Python leaves a lone carriage return bare.
+            how: dict[str, Any] = {"quoting": csv.QUOTE_NONNUMERIC}
+            if delimiter == "\t":
+                how = {"quoting": csv.QUOTE_NONE, "quotechar": None}
+            table = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n", **how)
             table.writeheader()
         if row.keys() != set(table.fieldnames):
             raise record.place.error(

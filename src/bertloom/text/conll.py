@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from unicodedata import normalize
 
 from bertloom.errors import blaming
 from bertloom.text.records import Place
@@ -52,16 +53,19 @@ def is_column(name: str) -> bool:
     return name.removeprefix("-").isdecimal() or name.lower() in COLUMNS
 
 
-def sentences(source: str, options: ReadOptions, counts: ReadCounts) -> Iterator[list[Token]]:
-    """The sentences of a file, streamed; a malformed one raises with its line, or is left out and counted."""
+def sentences(source: str, options: ReadOptions, counts: ReadCounts, spaces: bool = False) -> Iterator[list[Token]]:
+    """The sentences of a file, streamed; a malformed one raises with its line, or is left out and counted.
+
+    `spaces` is whether a line of one space is a character, and not blank.
+    """
     universal = is_universal(source)
     with blaming(source, "cannot be read"), open_bytes(source) as stream:
         numbered = lines(source, stream, options, counts)
         beginning = list(islice(numbered, 1000))
         # KLUE's comments; a file of tabs holds no word and tag that are divided by a space.
         comment = "#" if universal else "## " if any("\t" in line for _, line in beginning) else None
-        for held in _groups(chain(beginning, numbered), comment):
-            tokens = [Token(Place(source, number), line.split("\t" if "\t" in line else None)) for number, line in held]
+        for held in _groups(chain(beginning, numbered), comment, spaces):
+            tokens = [Token(Place(source, number), _cells(line)) for number, line in held]
             if universal:
                 # Words that stand for several tokens, or for none.
                 tokens = [token for token in tokens if not {"-", "."} & set(token.cells[0])]
@@ -76,11 +80,15 @@ def sentences(source: str, options: ReadOptions, counts: ReadCounts) -> Iterator
                 yield tokens
 
 
-def _groups(numbered: Iterable[tuple[int, str]], comment: str | None) -> Iterator[list[tuple[int, str]]]:
+def _cells(line: str) -> list[str]:
+    return line.split("\t" if "\t" in line else None) or [line]
+
+
+def _groups(numbered: Iterable[tuple[int, str]], comment: str | None, spaces: bool) -> Iterator[list[tuple[int, str]]]:
     """The lines between blank ones, without comments, which stand before a sentence's first word."""
     held: list[tuple[int, str]] = []
     for number, line in numbered:
-        if not line.strip():
+        if not line.strip() and not (spaces and line == " "):
             if held:
                 yield held
             held = []
@@ -96,4 +104,4 @@ def by_characters(beginning: Sequence[Sequence[Token]], alike: bool) -> bool:
     Where the file is to be `alike` to one of characters, it is one without a space too.
     """
     firsts = [token.cells[0] for tokens in beginning for token in tokens]
-    return " " in firsts or (alike and sum(len(cell) == 1 for cell in firsts) > 0.9 * len(firsts))
+    return (alike or " " in firsts) and sum(len(normalize("NFC", cell)) == 1 for cell in firsts) > 0.9 * len(firsts)

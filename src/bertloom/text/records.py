@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def require_file(source: str) -> None:
     if source == "-" or source.startswith("hf:") or Path(source).is_file():
         return
     kind = "is a folder" if Path(source).is_dir() else "is no regular file" if Path(source).exists() else "no such file"
-    raise InputError(f"{kind}, a file, - for standard input or hf:NAME needed", source)
+    raise InputError(f"{kind}, a file or hf:NAME needed", source)
 
 
 Read = Iterator[tuple[int, Callable[[], Any]]]
@@ -92,8 +93,8 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
     """What is counted in a source, and its readers."""
     if source.startswith("hf:"):
         return "row", _data_set(source)
-    suffix = plain_suffix(source)
-    if suffix in JSON_LINES or _begins_with_brace(source, suffix):
+    suffix = suffix_of(source)
+    if suffix in JSON_LINES:
         return "line", _json_lines(source, options, counts)
     if suffix == ".parquet":
         return "row", _parquet(source)
@@ -104,17 +105,18 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
 
 def in_rows(source: str) -> bool:
     """Whether a source holds rows with named fields whatever else may be read from files."""
+    return source.startswith("hf:") or suffix_of(source) in (*JSON_LINES, ".json", ".parquet")
+
+
+def suffix_of(source: str) -> str:
+    """The suffix that tells the format; standard input and files of other names may hold JSON by their beginning."""
     suffix = plain_suffix(source)
-    known = (*JSON_LINES, ".json", ".parquet")
-    return source.startswith("hf:") or suffix in known or _begins_with_brace(source, suffix)
-
-
-def _begins_with_brace(source: str, suffix: str) -> bool:
-    """Standard input and files of other names may hold JSON: no table begins with a brace."""
-    if suffix in (*TABLES, ".json", ".parquet", ".conll", ".conllu"):
-        return False
+    if suffix in (*TABLES, *JSON_LINES, ".json", ".parquet", ".conll", ".conllu"):
+        return suffix
     with nullcontext(open_bytes(source)) if source == "-" else open_bytes(source) as stream:
-        return stream.peek(1)[:1] == b"{"
+        beginning = stream.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip()
+    # No table begins with a brace; a bracket may be that of `[CLS]`.
+    return JSON_LINES[0] if beginning[:1] == b"{" else ".json" if re.match(rb"\[\s*\{", beginning) else suffix
 
 
 def _json_lines(source: str, options: ReadOptions, counts: ReadCounts) -> Read:

@@ -28,6 +28,11 @@ def room(most: int, pair: bool = False) -> int:
 
 
 def kept(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens each of two texts keeps of `room`: the longer one gives way first, as in BERT's own code."""
-    most = max(room - second, min(first, room // 2))
-    return min(first, most), min(second, room - min(most, first))
+    """How many tokens each of two texts keeps of `room`: the longer gives way, as in `tokenizers`' longest first."""
+    if first + second <= room:
+        return first, second
+    small = min(first, second)
+    large = max(small, room - small)
+    if small + large > room:
+        small, large = room // 2, room - room // 2
+    return (small, large) if first <= second else (large, small)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,7 +139,7 @@ class Tokenizer:
         """Of each text its ids and where each stands in it; special tokens written out in it are ordinary letters."""
         self.backend.encode_special_tokens = True
         found = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [(encoding.ids, encoding.offsets) for encoding in found]
+        return [(encoding.ids, _with_marks(text, encoding.offsets)) for text, encoding in zip(texts, found)]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
@@ -185,6 +186,18 @@ class Tokenizer:
             }
         spelt = {f"{role}_token": token for role, token in SPECIAL.items()}
         write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest, **spelt})
+
+
+def _with_marks(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places that take in the combining marks after them, which have no piece where accents are stripped."""
+    if text.isascii():
+        return places
+    made = []
+    for (start, end), (limit, _) in zip(places, [*places[1:], (len(text), 0)]):
+        while end < limit and unicodedata.category(text[end]).startswith("M"):
+            end += 1
+        made.append((start, end))
+    return made
 
 
 def _is_text(value: object) -> bool:

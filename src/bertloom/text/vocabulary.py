@@ -96,7 +96,12 @@ def extended_vocabulary(
     if not 1 <= size < LARGEST:
         raise InputError(f"size: {size} given, 1 to {LARGEST - 1:,} allowed")
     counts = count_words(texts, tokenizer.backend)
-    words = sorted(word for word, count in counts.items() if count >= min_frequency and word.isalpha())
+    state = json.loads(tokenizer.backend.to_str())
+    # Longer words are unknown whatever the vocabulary holds.
+    longest = state["model"]["max_input_chars_per_word"]
+    words = sorted(
+        word for word, count in counts.items() if count >= min_frequency and word.isalpha() and len(word) <= longest
+    )
     old = dict(zip(words, tokenizer.ids(words, special=False)))
     unknown = tokenizer.special.unk
     gains = {word: counts[word] * max(len(ids) - 1, ids.count(unknown)) for word, ids in old.items()}
@@ -104,7 +109,6 @@ def extended_vocabulary(
     if len(best) < size:
         said = f"at most {len(best)}" if best else "none"
         raise InputError(f"size: {size} given, {said} supported by this text (words in pieces, {min_frequency} times)")
-    state = json.loads(tokenizer.backend.to_str())
     state["model"]["vocab"] |= {word: len(tokenizer) + number for number, word in enumerate(best)}
     return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(state))), {word: old[word] for word in best}
 
