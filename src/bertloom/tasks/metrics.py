@@ -105,7 +105,7 @@ def single_tags(gold: Iterable[Sequence[str]], given: Iterable[Sequence[str]]) -
 
 
 def character_f1(gold: Iterable[Sequence[str]], given: Iterable[Sequence[str]], labels: Sequence[str]) -> float:
-    """KLUE's macro F1 over all labels: one that stands nowhere counts as right, and so do a sentence's two ends as O."""
+    """KLUE's macro F1 over all labels: one that stands nowhere is right, and so are a sentence's two ends, as O."""
     ends = ["O", "O"]
     flat = [[tag for tags in side for tag in (*tags, *ends)] for side in (gold, given)]
     score = extra("sklearn.metrics", "finetune").f1_score

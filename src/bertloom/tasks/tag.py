@@ -428,8 +428,8 @@ class Tag(OnFeatures):
         if not all(one.words for one in tagged):
             # Spaces have no say, as in KLUE's own script.
             filled = [[not one.text[start:end].isspace() for start, end in one.units] for one in tagged]
-            sides = ([list(compress(tags, own)) for tags, own in zip(side, filled)] for side in (gold, given))
-            scores["character_f1"] = metrics.character_f1(*sides, self.labels)
+            wanted, got = ([list(compress(tags, own)) for tags, own in zip(side, filled)] for side in (gold, given))
+            scores["character_f1"] = metrics.character_f1(wanted, got, self.labels)
         return scores
 
     def _unit_tags(self, record: Tagged, prediction: Prediction) -> list[str]:
