@@ -588,3 +588,18 @@ def test_what_no_pieces_make_is_counted(tiny_model: Path, tmp_path: Path) -> Non
     assert [one for one in said if what in one] == [
         f"1 of 2 {side} {what}, as {tmp_path / 't.jsonl:2'}" for side in ("training", "dev")
     ]
+
+
+def test_before_anything_is_saved_the_recipe_may_be_another(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetuning, "batches", lambda self: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            finetune(recipe(files, tiny_model, tmp_path / "out", epochs=1.0), say=quiet)
+    assert (tmp_path / "out" / "recipe.toml").is_file()
+    given = recipe(files, tiny_model, tmp_path / "out", epochs=1.0, micro_tokens=64)
+    assert finetune(given, say=quiet) is not None
+    assert read_tuning(tmp_path / "out" / "recipe.toml")[1]["micro_tokens"] == 64
+    with pytest.raises(InputError, match="micro_tokens: 4096 given, the run has 64"):
+        finetune(recipe(files, tiny_model, tmp_path / "out", epochs=1.0), say=quiet)

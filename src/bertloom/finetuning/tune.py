@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def finetune(
     `OUTPUT/model` is the best seed's best checkpoint, `OUTPUT/report.json` the report.
     """
     folder = Path(recipe.output)
-    claim_folder(folder, lambda file: recipe.differing(_known(file, recipe)))
+    claim_folder(folder, partial(_differing, recipe))
     require_libraries()
     if (folder / FILE).is_file() and (folder / "model").is_dir():
         with blaming(folder / FILE):
@@ -121,6 +122,16 @@ def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
         "length": length,
         "steps": data.steps(recipe),
     }
+
+
+def _differing(recipe: Tuning, file: Path) -> dict[str, tuple[Any, Any]]:
+    """What a recipe has otherwise than the run's in that file, if anything was saved by it that would be lost.
+
+    Who ran out of memory before that may take smaller micro-batches.
+    """
+    had, folder = _known(file, recipe), file.parent
+    saved = (folder / FILE).is_file() or any(folder.glob(f"seed-*/{checkpoint.PREFIX}*"))
+    return recipe.differing(had) if saved else {}
 
 
 def _known(file: Path, recipe: Tuning) -> Tuning:
