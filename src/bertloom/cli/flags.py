@@ -27,10 +27,10 @@ def data_flags(name: str, module: str) -> Any:
     helps: dict[str, dict[str, list[str]]] = {}
     kinds: dict[str, Any] = {}
     for task in TASKS.values():
+        kinds |= get_type_hints(task)
         for one in fields(task):
             if one.metadata.get("of_data"):
                 helps.setdefault(one.name, {}).setdefault(one.metadata["help"], []).append(task.name)
-                kinds[one.name] = get_type_hints(task)[one.name]
     made = []
     for called, texts in helps.items():
         each = [text if len(tasks) == len(TASKS) else f"{', '.join(tasks)}: {text}" for text, tasks in texts.items()]

@@ -93,7 +93,7 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
     """What is counted in a source, and its readers."""
     if source.startswith("hf:"):
         return "row", _data_set(source)
-    suffix = suffix_of(source)
+    suffix = _suffix(source)
     if suffix in JSON_LINES:
         return "line", _json_lines(source, options, counts)
     if suffix == ".parquet":
@@ -105,10 +105,10 @@ def _readers(source: str, columns: Sequence[str], options: ReadOptions, counts: 
 
 def in_rows(source: str) -> bool:
     """Whether a source holds rows with named fields whatever else may be read from files."""
-    return source.startswith("hf:") or suffix_of(source) in (*JSON_LINES, ".json", ".parquet")
+    return source.startswith("hf:") or _suffix(source) in (*JSON_LINES, ".json", ".parquet")
 
 
-def suffix_of(source: str) -> str:
+def _suffix(source: str) -> str:
     """The suffix that tells the format; standard input and files of other names may hold JSON by their beginning."""
     suffix = plain_suffix(source)
     if suffix in (*TABLES, *JSON_LINES, ".json", ".parquet", ".conll", ".conllu"):
