@@ -18,7 +18,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ COLA = {"columns": "source,label,mark,sentence"}
 WNUT = ("tag", "tag/wnut17/train.conll", "tag/wnut17/dev.conll", 5.0, "f1")
 CASES: dict[str, Case] = {
     "sst2": Case("classify", "sst2-sentences.tsv", "classify/sst2/dev.tsv", 2.0, "accuracy", {}, True),
+    "sst2-phrases": Case("classify", "classify/sst2/train.tsv", "classify/sst2/dev.tsv", 1.0, "accuracy", {}, True),
     "cola": Case("classify", "classify/cola/train.tsv", "classify/cola/dev.tsv", 3.0, "matthews", COLA, True),
     "mrpc": Case("classify", "pairs/mrpc/train.tsv", "pairs/mrpc/dev.tsv", 3.0, "f1", {}, True),
     "rte": Case("classify", "pairs/rte/train.tsv", "pairs/rte/dev.tsv", 5.0, "accuracy", {}, True),
@@ -105,7 +106,9 @@ def recipe(name: str, output: Path, **more: Any) -> Tuning:
 
 
 def ours(name: str, output: Path) -> dict[str, Any]:
-    report = finetune(recipe(name, output, seeds=SEEDS if CASES[name].trainer else 1), say=print)
+    given = recipe(name, output, seeds=SEEDS if CASES[name].trainer else 1)
+    epoch = read(given, load(minilm()), lambda text: None).epoch(given)
+    report = finetune(replace(given, evaluate_every=epoch), say=print)
     if report is None:
         raise KeyboardInterrupt
     metric = report["metric"]

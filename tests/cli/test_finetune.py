@@ -108,6 +108,7 @@ def test_the_terminal_shows_settings_scores_and_what_is_next(typed: Typed, desk:
         ("finetune {t}/no-task.toml", "no-task.toml: no key task, one of classify, tag"),
         ("finetune {t}/odd.toml", "odd.toml:2: key unknown 'epohcs', did you mean 'epochs'"),
         ("finetune {t}/bad.toml", "bad.toml:2: epochs: -1 given, above 0"),
+        ("finetune {t}/late.toml --train {d}/tag.jsonl --dev {d}/tag.jsonl", "late.toml:2: metric: 'none'"),
         ("predict {m} --data {d}/tag.jsonl --output {t}/p.jsonl", "is not fine-tuned"),
         ("predict {d}/tagger --data {d}/tag.jsonl --output {t}/p.xml", "output ending in '.xml' given"),
         ("predict {d}/tagger --data {d}/tag.jsonl --output {d}/tag.jsonl", "is there already"),
@@ -126,6 +127,7 @@ def test_one_clear_line(typed: Typed, desk: Path, tiny_model: Path, tmp_path: Pa
     (tmp_path / "pretrained" / "recipe.toml").write_text('corpus = "x"\n')
     (tmp_path / "odd.toml").write_text('task = "tag"\nepohcs = 3\n')
     (tmp_path / "bad.toml").write_text(f'task = "tag"\nepochs = -1\n{keys}')
+    (tmp_path / "late.toml").write_text(f'task = "tag"\nmetric = "none"\nmodel = "{tiny_model}"\noutput = "{tmp_path}/o"\n')
     line = typed.refused(*words.format(m=tiny_model, d=desk, t=tmp_path).split())
     assert said in line
 

@@ -22,15 +22,15 @@ _KINDS = {**get_type_hints(Tuning)}
 _OWN = [one for one in fields(Tuning) if one.name not in ("task", "model")]
 
 
-def _chosen(task: str, model: str, flags: dict[str, Any]) -> Tuning:
-    """The recipe of flags, or of a file with flags over it, which are blamed before it."""
+def _finetuned(task: str, model: str, flags: dict[str, Any], json: bool) -> int:
+    """Run flags, or a recipe's file with flags over it; a key of the file that cannot be is blamed on its line."""
     if Path(model).suffix != ".toml":
-        return tuning(task, {**flags, "model": model})
+        return _run(tuning(task, {**flags, "model": model}), json)
     named, keys = read_tuning(Path(model))
     if named not in (None, task):
         raise InputError(f"task: {named!r} given, {task} asked for", model)
     try:
-        return tuning(task, {**keys, **flags})
+        return _run(tuning(task, {**keys, **flags}), json)
     except InputError as error:
         of_file = str(error).partition(":")[0] in keys.keys() - flags.keys()
         raise (blamed(error, Path(model)) if of_file else error) from None
@@ -42,7 +42,7 @@ def _command(kind: type[Task]) -> Callable[..., int]:
     keys = flags("Flags", __name__, [*((one, _KINDS[one.name]) for one in _OWN), *options])
 
     def command(model: str, *, keys: Any = keys(), json: bool = False) -> int:  # noqa: B008
-        return _run(_chosen(kind.name, model, given(keys)), json)
+        return _finetuned(kind.name, model, given(keys), json)
 
     command.__name__ = kind.name
     command.__doc__ = (kind.__doc__ or "").strip() + (

@@ -21,6 +21,9 @@ from bertloom.tasks.task import TARGET, Feature, Record, Task
 from bertloom.text.sources import ReadCounts
 
 Say = Callable[[str], None]
+# Of an epoch at most so many measures are made, none sooner than so many steps after the one before, and in at most
+# this share of its time: a token of dev costs a third of one that is learned from.
+MEASURES, APART, SHARE = 10, 100, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Data:
     features: list[Feature]
     dev_features: list[list[Feature]]
 
+    @property
+    def new_pooler(self) -> bool:
+        """Whether the task needs a pooler where the model has none that ever learned."""
+        return self.task.pooled and not (hasattr(self.start.encoder, "pooler") and self.start.encoder.pooler.trained)
+
     def epoch(self, recipe: Tuning) -> int:
         """Steps of one pass."""
         return math.ceil(len(self.features) / recipe.batch_size)
@@ -41,6 +49,12 @@ class Data:
     def steps(self, recipe: Tuning) -> int:
         """Steps of a run."""
         return max(1, round(recipe.epochs * self.epoch(recipe)))
+
+    def parts(self, recipe: Tuning) -> int:
+        """Measures of an epoch where the user does not say."""
+        learned = sum(map(len, self.features))
+        measured = sum(len(one) for made in self.dev_features for one in made)
+        return max(1, min(MEASURES, self.epoch(recipe) // APART, int(3 * SHARE * learned / max(1, measured))))
 
     @cached_property
     def identity(self) -> str:
@@ -101,7 +115,10 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         if lost:
             what = "have an answer that no pieces of the vocabulary make exactly"
             say(f"{len(lost):,} of {len(own):,} {name} records {what}, as {lost[0].place}")
-    return Data(task, model, learned, dev, features, dev_features)
+    data = Data(task, model, learned, dev, features, dev_features)
+    if data.new_pooler:
+        say("the model has no pooler that was trained; a new one begins with the head")
+    return data
 
 
 def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:

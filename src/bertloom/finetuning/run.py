@@ -51,7 +51,7 @@ class Finetuning(Run[Scores]):
         self.seed, self.clip, self.keep = seed, recipe.clip, 1
         self.save_every, self.tensorboard, self.identity = recipe.save_every, recipe.tensorboard, data.identity
         self.epoch, self.last = data.epoch(recipe), data.steps(recipe)
-        self.evaluate_every = recipe.evaluate_every or self.epoch
+        self.evaluate_every, self.parts = recipe.evaluate_every, data.parts(recipe)
         claim_folder(folder, lambda file: {})
         self._build()
         found = checkpoint.newest(folder, warn)
@@ -72,9 +72,9 @@ class Finetuning(Run[Scores]):
         self.precision = precision_on(device, recipe.precision)
         self.encoder = Encoder(config)
         state = start.encoder.state_dict()
-        if self.task.pooled and not hasattr(start.encoder, "pooler"):
+        if self.data.new_pooler:
             self.encoder.pooler = Pooler(config)
-            initialise(self.encoder.pooler, config.initializer_range)
+            initialise(self.encoder.pooler, config.hidden_size**-0.5)
             state |= {f"pooler.{name}": one for name, one in self.encoder.pooler.state_dict().items()}
         if not self.task.pooled:
             # `transformers` knows no pooler in such a model.
@@ -131,7 +131,9 @@ class Finetuning(Run[Scores]):
 
     def due(self, done: int, saving: bool) -> bool:
         """On schedule and at the end, so that what is measured does not depend on what is saved."""
-        return done % self.evaluate_every == 0 or done == self.last
+        if done == self.last or self.evaluate_every:
+            return done == self.last or done % self.evaluate_every == 0
+        return done * self.parts // self.epoch > (done - 1) * self.parts // self.epoch
 
     def answers(self) -> tuple[list[Prediction], list[Array], float, Task]:
         """What the model as it is says of dev, its logits, the loss, and the task with dev's threshold."""
@@ -167,8 +169,8 @@ class Finetuning(Run[Scores]):
 
     def ends(self, measured: list[dict[str, Any]]) -> bool:
         """Whether patience is at its end."""
-        values = self.values(measured)
-        return bool(self.recipe.patience and values and len(values) - values.index(max(values)) > self.recipe.patience)
+        best, patience = self.best(measured), self.recipe.patience * self.epoch
+        return bool(patience and best is not None and measured[-1]["step"] - best >= patience)
 
     def model(self) -> Model:
         """The model as it is."""

@@ -131,6 +131,11 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
+    @property
+    def trained(self) -> bool:
+        """Whether it ever learned, which moves its biases from zero; not so in models trained by their means alone."""
+        return bool(self.dense.bias.any())
+
     def forward(self, first: Tensor) -> Tensor:
         """(B, D)."""
         return torch.tanh(self.dense(first))

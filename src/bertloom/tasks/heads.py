@@ -18,11 +18,11 @@ from bertloom.tasks.task import BODIES, FEATURES, TARGET
 
 
 class PooledHead(nn.Linear):
-    """Logits (M, K) of the pooled first tokens (Devlin et al. 2019, §4.1)."""
+    """Logits (M, K) of the pooled first tokens (Devlin et al. 2019, §4.1); they begin as those of rows do."""
 
     def __init__(self, config: EncoderConfig, outputs: int):
         super().__init__(config.hidden_size, outputs)
-        initialise(self, config.initializer_range)
+        initialise(self, self.in_features**-0.5)
         self.rate = config.hidden_dropout_prob
 
     def forward(self, encoder: Encoder, batch: Batch) -> Tensor:  # type: ignore[override]
