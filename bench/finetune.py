@@ -2,10 +2,10 @@
 
     BERTLOOM_DATA=../shared/data .venv/bin/python bench/finetune.py [sst2] [squad] [squad-dynamic] [--epochs E]
 
-The same files, epochs, rate, schedule and batch of 32 on both sides, in turns of some steps, each side in a process of
-its own. Theirs pads as its examples do: texts to the longest of the batch, SQuAD's windows to 384 tokens (`run_qa.py`'s
-default; `squad-dynamic` pads them to the longest too). `sst2` is one epoch of the whole sentences of SST-2's training
-phrases, `squad` a quarter of one of SQuAD 1.1's 21 articles.
+The same files, epochs, rate, schedule, dropout and batch of 32 on both sides, in turns of some steps, each side in a
+process of its own. Theirs pads as its examples do: texts to the longest of the batch, SQuAD's windows to 384 tokens
+(`run_qa.py`'s default; `squad-dynamic` pads them to the longest too). `sst2` is one epoch of the whole sentences of
+SST-2's training phrases, `squad` a quarter of one of SQuAD 1.1's 21 articles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bertloom.tasks.task import TARGET
 from bertloom.train.loop import steps
 from bertloom.train.optimizer import rate_at
 
-BATCH, WARMUP, RATE = 32, 0.1, 1e-4
+BATCH, WARMUP, RATE, DROPOUT = 32, 0.1, 1e-4, 0.1
 # Epochs of a case, and steps of a turn.
 CASES = {"sst2": (1.0, 20), "squad": (0.25, 4), "squad-dynamic": (0.25, 4)}
 MOST = 384
@@ -69,7 +69,7 @@ class Side:
             files[0].write_text("\n".join(sentences(where / "train.tsv")) + "\n", encoding="utf-8")
         recipe = tuning(
             task, {"model": str(minilm()), "train": str(files[0]), "dev": str(files[1]), "output": str(folder / "out"),
-                   "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE},
+                   "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE, "dropout": DROPOUT},
         )  # fmt: skip
         self.case = case
         self.data = read(recipe, load(minilm()), lambda text: None)
@@ -113,7 +113,8 @@ class Theirs(Side):
         torch.manual_seed(0)
         answers = self.data.task.name == "answer"
         kind = transformers.BertForQuestionAnswering if answers else transformers.BertForSequenceClassification
-        self.model = kind.from_pretrained(minilm()).train()
+        drops = {"hidden_dropout_prob": DROPOUT, "attention_probs_dropout_prob": DROPOUT}
+        self.model = kind.from_pretrained(minilm(), **drops).train()
         tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
         arguments = transformers.TrainingArguments(
             output_dir=str(folder / "trainer"), per_device_train_batch_size=BATCH, learning_rate=RATE,

@@ -127,7 +127,9 @@ def test_one_clear_line(typed: Typed, desk: Path, tiny_model: Path, tmp_path: Pa
     (tmp_path / "pretrained" / "recipe.toml").write_text('corpus = "x"\n')
     (tmp_path / "odd.toml").write_text('task = "tag"\nepohcs = 3\n')
     (tmp_path / "bad.toml").write_text(f'task = "tag"\nepochs = -1\n{keys}')
-    (tmp_path / "late.toml").write_text(f'task = "tag"\nmetric = "none"\nmodel = "{tiny_model}"\noutput = "{tmp_path}/o"\n')
+    (tmp_path / "late.toml").write_text(
+        f'task = "tag"\nmetric = "none"\nmodel = "{tiny_model}"\noutput = "{tmp_path}/o"\n'
+    )
     line = typed.refused(*words.format(m=tiny_model, d=desk, t=tmp_path).split())
     assert said in line
 

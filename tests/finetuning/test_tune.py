@@ -358,9 +358,8 @@ def test_frozen_layers_stay_and_lower_ones_learn_less(files: dict[str, Path], ti
 @pytest.mark.parametrize("way", ["concat", "weighted-sum", "last", "embeddings", "second-to-last"])
 @pytest.mark.parametrize(("name", "body"), [("classify", "linear"), ("tag", "bilstm")])
 def test_features_of_a_frozen_encoder(
-    name: str, body: str, way: str, tiny_model: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, body: str, way: str, tiny_model: Path, minilm: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("bertloom.tasks.heads.LSTM_SIZE", 16)
     start = minilm if way in ("concat", "weighted-sum") else tiny_model  # four layers are needed
     files = {"train": write(tmp_path / "t.jsonl", name, 64, 1), "dev": write(tmp_path / "d.jsonl", name, 20, 2)}
     given = recipe(
@@ -513,13 +512,64 @@ def test_what_the_run_needs_and_has_not(files: dict[str, Path], tiny_model: Path
     refused("features-from: given, and freeze, layer-decay or dropout", features_from="last", freeze=1)
 
 
-def test_a_model_without_a_pooler_gets_one(files: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bias", [None, 0.0, 0.5])
+def test_a_pooler_that_never_learned_begins_anew(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, bias: float | None
+) -> None:
+    """Or that is not there; one that learned is taken as it is, and nothing is said."""
     model = bertloom.load(tiny_model)
-    del model.encoder.pooler
-    model.heads = torch.nn.ModuleDict()
-    model.save(tmp_path / "bare")
-    assert finetune(recipe(files, tmp_path / "bare", tmp_path / "run", epochs=1.0, restarts=0), say=quiet)
-    assert hasattr(bertloom.load(tmp_path / "run").encoder, "pooler")
+    if bias is None:
+        del model.encoder.pooler
+        model.heads = torch.nn.ModuleDict()
+    else:
+        torch.nn.init.constant_(model.encoder.pooler.dense.bias, bias)
+    model.save(tmp_path / "start")
+    said: list[str] = []
+    given = recipe(files, tmp_path / "start", tmp_path / "run", epochs=2.0, restarts=0)
+    data = read(given, bertloom.load(tmp_path / "start"), said.append)
+    begun = Finetuning(given, 0, tmp_path / "x", data, quiet).encoder.pooler.dense
+    kept = bias is not None and torch.equal(begun.weight, model.encoder.pooler.dense.weight)
+    assert kept == (bias == 0.5) == (not any("no pooler that was trained" in one for one in said))
+    if not kept:
+        # A normal distribution cut at two deviations.
+        assert float(begun.weight.detach().std()) == pytest.approx(0.88 * 64**-0.5, rel=0.05)
+    assert finetune(given, say=quiet)
+    assert bertloom.load(tmp_path / "run").encoder.pooler.trained
+
+
+def test_long_epochs_are_measured_within_where_dev_is_small(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    given = recipe(files, tiny_model, tmp_path / "run", evaluate_every=0, batch_size=32)
+    data = read(given, bertloom.load(tiny_model), quiet)
+    for learned, dev, parts in [(64_000, 800, 10), (64_000, 32_000, 1), (9_632, 96, 3), (2_000, 20, 1)]:
+        long = replace(data, features=data.features[:1] * learned, dev_features=[data.features[:1]] * dev)
+        assert long.parts(given) == parts, (learned, dev)
+    run = Finetuning(given, 0, tmp_path / "run", data, quiet)
+    run.epoch, run.parts, run.last = 301, 3, 800
+    assert [step for step in range(1, 801) if run.due(step, False)] == [101, 201, 301, 402, 502, 602, 703, 800]
+
+
+@pytest.mark.parametrize(("epochs", "dropout", "rate"), [(1.0, -1.0, 0.0), (1.5, -1.0, 0.3), (1.0, 0.2, 0.2)])
+def test_a_single_epoch_drops_nothing_unless_asked(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, epochs: float, dropout: float, rate: float
+) -> None:
+    """And the model that is saved keeps its own dropout."""
+    model = bertloom.load(tiny_model)
+    model.encoder.config = replace(model.config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    model.save(tmp_path / "start")
+    given = recipe(files, tmp_path / "start", tmp_path / "run", epochs=epochs, dropout=dropout, restarts=0)
+    told: list[dict[str, Any]] = []
+    assert finetune(given, say=quiet, begin=told.append)
+    assert told[0]["dropout"] == rate
+    data = read(given, bertloom.load(tmp_path / "start"), quiet)
+    encoder = Finetuning(given, 0, tmp_path / "x", data, quiet).encoder
+    assert {
+        encoder.embeddings.rate,
+        encoder.layers[0].attention.attention_rate,
+        encoder.layers[1].feed_forward.rate,
+    } == {rate}
+    assert bertloom.load(tmp_path / "run").config.hidden_dropout_prob == 0.3
 
 
 def test_defaults_are_those_of_the_paper_scaled() -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch import nn
 
 import bertloom
 from bertloom.errors import InputError
 from bertloom.model.packed import pack
-from bertloom.tasks.heads import LSTM_SIZE, FeatureHead, RowHead
+from bertloom.tasks.heads import FeatureHead, PooledHead, RowHead
 from tests.conftest import small
 
 TEXTS = ["The cat meows.", "The dog lives in the house.", "Loudly."]
@@ -50,7 +51,7 @@ def test_features_of_the_reference(features: str, pooled: bool, body: str, minil
             x = x[0] if pooled else x[0, ::3]
             if head.lstm is not None:
                 x = head.lstm(x[None])[0][0]
-                assert x.shape[1] == 2 * LSTM_SIZE
+                assert x.shape[1] == 2 * model.config.hidden_size
             wanted.append(head.output(x.mean(0, keepdim=True) if pooled else x))
     assert torch.allclose(ours, torch.cat(wanted), atol=2e-5), (ours - torch.cat(wanted)).abs().max()
 
@@ -62,10 +63,11 @@ def test_the_embeddings_are_no_layer() -> None:
         FeatureHead(small(vocab_size=20, num_hidden_layers=layers + 1), 2, features, "linear", False)
 
 
+@pytest.mark.parametrize("kind", [RowHead, PooledHead])
 @pytest.mark.parametrize("width", [24, 96])
-def test_logits_of_rows_begin_at_unit_variance(width: int) -> None:
+def test_logits_begin_at_unit_variance(kind: type[nn.Linear], width: int) -> None:
     torch.manual_seed(0)
-    head = RowHead(small(vocab_size=50, hidden_size=width), 400)
+    head = kind(small(vocab_size=50, hidden_size=width), 400)
     with torch.no_grad():
         spread = float((torch.randn(64, width) @ head.weight.t()).std())
     assert 0.75 < spread < 1.0, "cut at two deviations"

@@ -34,7 +34,7 @@ class Tuning(Keys):
     warmup: float = key(0.1, "Share of the steps in which the rate rises.")
     weight_decay: float = key(0.01, "Decay of matrices and embeddings.")
     clip: float = key(1.0, "Largest norm of the gradient; 0 for no limit.")
-    dropout: float = key(-1.0, "Dropout of hidden states and attention; -1 for the model's own.")
+    dropout: float = key(-1.0, "Dropout of hidden states and attention; -1 for the model's own, none in one epoch.")
     layer_decay: float = key(1.0, "Each layer's rate as a share of that of the layer above.")
     freeze: int = key(0, "Layers from the bottom that stay as they are, the embeddings with them.")
     metric: str = key("", "Score that chooses the best checkpoint and seed; the task's main one unless given.")
@@ -85,6 +85,11 @@ class Tuning(Keys):
         if self.learning_rate:
             return self.learning_rate
         return FEATURE_RATE if self.task.frozen else trained_rate(hidden_size)
+
+    @property
+    def dropped(self) -> float | None:
+        """The share that is dropped, None for the model's own; nothing is learned by heart that is seen once."""
+        return self.dropout if self.dropout != -1 else 0.0 if self.epochs <= 1 else None
 
     def values(self) -> dict[str, Any]:
         """Every key, the task's options among them."""

@@ -65,8 +65,8 @@ class Finetuning(Run[Scores]):
     def _build(self) -> None:
         recipe, start = self.recipe, self.start
         config = start.config
-        if recipe.dropout != -1:
-            config = replace(config, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout)
+        if (share := recipe.dropped) is not None:
+            config = replace(config, hidden_dropout_prob=share, attention_probs_dropout_prob=share)
         torch.manual_seed(self.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = precision_on(device, recipe.precision)
@@ -81,6 +81,8 @@ class Finetuning(Run[Scores]):
             del self.encoder.pooler
             state = {name: one for name, one in state.items() if not name.startswith("pooler.")}
         self.encoder.load_state_dict(state)
+        # The dropout is this run's; who trains the model on finds its own.
+        self.encoder.config = start.config
         self.objective = TaskObjective(self.task, self.task.head(config))
         self.encoder.to(device), self.objective.to(device)
         self._freeze(config.num_hidden_layers)

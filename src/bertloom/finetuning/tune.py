@@ -111,7 +111,7 @@ def _require_data(run: Mapping[str, Any], data: Data, folder: Path) -> None:
 def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
     """Every key with the value that an automatic one has."""
     length = data.task.most(model.config)
-    dropout = model.config.hidden_dropout_prob if recipe.dropout == -1 else recipe.dropout
+    dropout = model.config.hidden_dropout_prob if recipe.dropped is None else recipe.dropped
     if data.task.frozen:
         dropout = 0.0  # but for an LSTM's own
     return {

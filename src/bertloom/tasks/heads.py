@@ -47,11 +47,11 @@ class RowHead(nn.Linear):
         return super().forward(dropout(encoder(batch)[batch.targets[TARGET][0]], self.rate * self.training))
 
 
-LSTM_SIZE, LSTM_LAYERS, LSTM_DROPOUT = 768, 2, 0.5
+LSTM_LAYERS, LSTM_DROPOUT = 2, 0.5
 
 
 class FeatureHead(nn.Module):
-    """A frozen encoder's hidden states into a linear layer or a two-layer BiLSTM (§5.3): logits (M, K).
+    """A frozen encoder's hidden states into a linear layer or a two-layer BiLSTM of its width (§5.3): logits (M, K).
 
     Of whole texts (`pooled`) the mean over all rows is classified, else each labelled row.
     """
@@ -73,10 +73,9 @@ class FeatureHead(nn.Module):
         self.scale = nn.Parameter(torch.ones(1)) if features == "weighted-sum" else None
         self.lstm = None
         if body == "bilstm":
-            self.lstm = nn.LSTM(
-                width, LSTM_SIZE, LSTM_LAYERS, bidirectional=True, batch_first=True, dropout=LSTM_DROPOUT
-            )
-            width = 2 * LSTM_SIZE
+            size = config.hidden_size
+            self.lstm = nn.LSTM(width, size, LSTM_LAYERS, bidirectional=True, batch_first=True, dropout=LSTM_DROPOUT)
+            width = 2 * size
         self.output = nn.Linear(width, outputs)
         initialise(self.output, width**-0.5)
 
