@@ -421,8 +421,32 @@ def test_running_text_is_refused_and_not_read_as_words(tmp_path: Path, name: str
     assert read(tmp_path / "b.txt", "Anna NNP B-Y\nsings VBZ O\n", **asked)[1][0].text == "Anna sings"
     assert read(tmp_path / "c.txt", "Anna\nsings\n", **asked)[1][0].text == "Anna sings"
     assert read(tmp_path / "d.txt", "Anna NNP\nsings VBZ\n", text="1", **asked)[1][0].text == "Anna sings"
-    with pytest.raises(InputError, match=r"a.csv: a table given, CoNLL's lines"):
-        read(tmp_path / "a.csv", "text,label\n", **asked)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_comma_separated_table_has_a_word_a_row(tmp_path: Path, each: bool) -> None:
+    """The sentence's name stands in its first row or in every one."""
+    first, second = ("Sentence: 1", "Sentence: 2")
+    rest = (first, second) if each else ("", "")
+    table = (
+        f'Sentence #,Word,POS,Tag\n{first},Anna,NNP,B-PER\n{rest[0]},lives,VBZ,O\n{rest[0]},",",",",O\n'
+        f"{rest[0]},Paris,NNP,B-LOC\n{second},Hi,UH,O\n"
+    )
+    task, records = read(tmp_path / "a.csv", table)
+    assert [one.text for one in records] == ["Anna lives , Paris", "Hi"]
+    assert [one.tags for one in records] == [("B-PER", "O", "O", "B-LOC"), ("O",)]
+    assert records[0].lines == (2, 3, 4, 5)
+    assert task.learn(records).labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    _, speech = read(tmp_path / "a.csv", label="POS", scheme="plain")
+    assert speech[1].tags == ("UH",)
+    asked = {"labels": ("O", "B-X", "I-X"), "scheme": "iob2", "by_words": True, "asks": True}
+    assert read(tmp_path / "a.csv", **asked)[1][0].tags is None
+    assert [one.text for one in read(tmp_path / "b.csv", "text,x\nAnna sings,1\n", **asked)[1]] == ["Anna sings"]
+    with pytest.raises(InputError, match=r"a.csv:3: column 'Word' is empty"):
+        read(tmp_path / "a.csv", table.replace("lives", ""))
+    assert len(read(tmp_path / "a.csv", table.replace("lives", ""), on_bad="skip")[1]) == 1
+    with pytest.raises(InputError, match=r"c.csv:2: which column holds the sentence of a word cannot be told from 'w'"):
+        read(tmp_path / "c.csv", "w,t\nAnna,B-PER\n")
 
 
 def test_a_word_of_white_space_makes_no_characters(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from bertloom.tasks.task import (
     OnFeatures,
     Prediction,
     Record,
+    column,
     identity_of,
     label_names,
     learned,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 # Rows of tables and data sets whose words and tags are lists, and texts with spans; by the Hub's names.
 WORDS, TAGS, SPANS = ("tokens", "words"), ("ner_tags", "tags", "pos_tags", "labels"), ("entities", "spans", "labels")
+# Columns of comma-separated tables with a word a row.
+SENTENCE = ("sentence #", "sentence", "sentence_id", "sent_id")
+WORD, WORD_TAG = ("word", "token", *WORDS), ("tag", "ner_tag", "label", *TAGS)
 WAYS = ("auto", *schemes.SCHEMES, schemes.PLAIN)
 ILLEGAL = ("refuse", "repair")
 DECODINGS = ("legal", "argmax")
@@ -89,6 +93,11 @@ class Tag(OnFeatures):
         "Column of the tags, by name or number (-1 the last); the last, or CoNLL-U's UPOS, unless given.",
         of_data=True,
     )
+    sentence: str = option(
+        "",
+        "Column of a comma-separated table that tells of which sentence a word is, once or in each row.",
+        of_data=True,
+    )
     scheme: str = option(
         "auto", "How tags are written: io, iob1, iob2, bioes (bilou), or plain labels.", WAYS, of_data=True
     )
@@ -112,12 +121,13 @@ class Tag(OnFeatures):
     # Reading
 
     def read(self, source: str, counts: ReadCounts) -> Iterator[Record]:
-        """CoNLL and CoNLL-U by lines; JSON, Parquet and data sets of the Hub by rows."""
+        """CoNLL and CoNLL-U by lines; JSON, Parquet and data sets of the Hub by rows, CSV by words."""
         require_file(source)
-        if plain_suffix(source) == ".csv":
-            raise InputError("a table given, CoNLL's lines or JSON rows allowed", source)
         if in_rows(source):
             yield from self.made(rows(source, (), self.reading, counts), counts)
+            return
+        if plain_suffix(source) == ".csv":
+            yield from self._by_words(rows(source, (), self.reading, counts), counts)
             return
         alike = bool(self.labels) and not self.by_words
         found = sentences(source, self.reading, counts, spaces=alike)
@@ -132,6 +142,40 @@ class Tag(OnFeatures):
                 if self.on_bad == "error":
                     raise
                 counts.mended["malformed sentence, left out"] += 1
+
+    def _by_words(self, found: Iterator[tuple[Place, Row]], counts: ReadCounts) -> Iterator[Tagged]:
+        """Sentences of a table with a word a row; texts, a row each, where such a table is only asked about."""
+        if (first := next(found, None)) is None:
+            return
+        place, row = first
+        if self.asks and not self.sentence and self.plain in row:
+            yield from cast(Iterator[Tagged], self.made(chain([first], found), counts))
+            return
+        sentence = column(row, self.sentence, SENTENCE, "sentence of a word", place, "--sentence")
+        word = column(row, self.text, WORD, "words", place, "--text")
+        tag = "" if self.asks else column(row, self.label, WORD_TAG, "tags", place, "--label")
+        held: list[tuple[Place, Row]] = []
+        last = ""
+        for place, row in chain([first], found):
+            told = row[sentence].strip()
+            if held and told not in ("", last):
+                yield from self._sentence_of(held, word, tag, counts)
+                held = []
+            last = told or last
+            held.append((place, row))
+        yield from self._sentence_of(held, word, tag, counts)
+
+    def _sentence_of(self, held: Sequence[tuple[Place, Row]], word: str, tag: str, counts: ReadCounts) -> list[Tagged]:
+        try:
+            text, units = _joined([text_of(row, word, place) for place, row in held], " ")
+            tags = tuple(text_of(row, tag, place).strip() for place, row in held) if tag else None
+        except InputError:
+            if self.on_bad == "error":
+                raise
+            counts.mended["malformed sentence, left out"] += 1
+            return []
+        lines = tuple(cast(int, place.line) for place, _ in held)
+        return [Tagged(place=held[0][0], text=text, units=units, words=True, tags=tags, lines=lines)]
 
     def _require_words(self, tokens: Sequence[Token]) -> None:
         """Raise where lines hold sentences: several words in the first column, or no tag in the last."""
