@@ -441,7 +441,10 @@ def test_a_comma_separated_table_has_a_word_a_row(tmp_path: Path, each: bool) ->
     assert speech[1].tags == ("UH",)
     asked = {"labels": ("O", "B-X", "I-X"), "scheme": "iob2", "by_words": True, "asks": True}
     assert read(tmp_path / "a.csv", **asked)[1][0].tags is None
-    assert [one.text for one in read(tmp_path / "b.csv", "text,x\nAnna sings,1\n", **asked)[1]] == ["Anna sings"]
+    assert [one.text for one in read(tmp_path / "a.csv", text="Word", **asked)[1]] == ["Anna lives , Paris", "Hi"]
+    for name in ("text", "sentence"):
+        _, texts = read(tmp_path / "b.csv", f"{name},x\nAnna sings,1\nHi,2\n", text=name, **asked)
+        assert [one.text for one in texts] == ["Anna sings", "Hi"]
     with pytest.raises(InputError, match=r"a.csv:3: column 'Word' is empty"):
         read(tmp_path / "a.csv", table.replace("lives", ""))
     assert len(read(tmp_path / "a.csv", table.replace("lives", ""), on_bad="skip")[1]) == 1

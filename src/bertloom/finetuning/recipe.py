@@ -89,7 +89,9 @@ class Tuning(Keys):
     @property
     def dropped(self) -> float | None:
         """The share that is dropped, None for the model's own; nothing is learned by heart that is seen once."""
-        return self.dropout if self.dropout != -1 else 0.0 if self.epochs <= 1 else None
+        if self.dropout != -1:
+            return self.dropout
+        return 0.0 if self.epochs <= 1 else None
 
     def values(self) -> dict[str, Any]:
         """Every key, the task's options among them."""

@@ -133,8 +133,10 @@ class Finetuning(Run[Scores]):
 
     def due(self, done: int, saving: bool) -> bool:
         """On schedule and at the end, so that what is measured does not depend on what is saved."""
-        if done == self.last or self.evaluate_every:
-            return done == self.last or done % self.evaluate_every == 0
+        if done == self.last:
+            return True
+        if self.evaluate_every:
+            return done % self.evaluate_every == 0
         return done * self.parts // self.epoch > (done - 1) * self.parts // self.epoch
 
     def answers(self) -> tuple[list[Prediction], list[Array], float, Task]:

@@ -148,7 +148,9 @@ class Tag(OnFeatures):
         if (first := next(found, None)) is None:
             return
         place, row = first
-        if self.asks and not self.sentence and self.plain in row:
+        # A text's own column may be called a sentence.
+        by_words = self.sentence or {name.casefold() for name in row} & {*SENTENCE} - {self.plain.casefold()}
+        if self.asks and not by_words and self.plain in row:
             yield from cast(Iterator[Tagged], self.made(chain([first], found), counts))
             return
         sentence = column(row, self.sentence, SENTENCE, "sentence of a word", place, "--sentence")
