@@ -15,7 +15,8 @@ import transformers
 from torch.utils.data import DataLoader
 
 import bertloom
-from bertloom.api import LENGTH
+from bertloom.api import LENGTH, Model
+from bertloom.config import preset
 from bertloom.corpus.order import mix, permuted
 from bertloom.errors import InputError
 from bertloom.files import sha256
@@ -25,9 +26,14 @@ from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import draw_confusion, over_fitting, spread
 from bertloom.finetuning.run import Finetuning
 from bertloom.finetuning.tune import finetune
+from bertloom.model.encoder import Encoder
+from bertloom.model.init import initialise
 from bertloom.tasks.answer import Answer
+from bertloom.tasks.choose import Choose
 from bertloom.tasks.classify import Classify
+from bertloom.tasks.tag import Tag
 from bertloom.text.sources import ReadCounts
+from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
 from tests.tasks import cases
 
@@ -550,14 +556,21 @@ def test_long_epochs_are_measured_within_where_dev_is_small(
     assert [step for step in range(1, 801) if run.due(step, False)] == [101, 201, 301, 402, 502, 602, 703, 800]
 
 
-@pytest.mark.parametrize(("epochs", "dropout", "rate"), [(1.0, -1.0, 0.0), (1.5, -1.0, 0.3), (1.0, 0.2, 0.2)])
-def test_a_single_epoch_drops_nothing_unless_asked(
-    files: dict[str, Path], tiny_model: Path, tmp_path: Path, epochs: float, dropout: float, rate: float
+@pytest.mark.parametrize(
+    ("epochs", "width", "dropout", "rate"),
+    [(1.0, 512, -1.0, 0.0), (1.5, 512, -1.0, 0.3), (1.5, 448, -1.0, 0.0), (1.0, 512, 0.2, 0.2), (1.5, 64, 0.2, 0.2)],
+)
+def test_a_single_epoch_or_a_narrow_model_drops_nothing_unless_asked(
+    files: dict[str, Path], tokenizer: Tokenizer, tmp_path: Path, epochs: float, width: int, dropout: float, rate: float
 ) -> None:
     """And the model that is saved keeps its own dropout."""
-    model = bertloom.load(tiny_model)
-    model.encoder.config = replace(model.config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
-    model.save(tmp_path / "start")
+    config = preset(
+        "tiny", vocab_size=len(tokenizer), num_hidden_layers=2, num_attention_heads=8, hidden_size=width,
+        intermediate_size=32, max_position_embeddings=64, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3,
+    )  # fmt: skip
+    start = Encoder(config)
+    initialise(start, config.initializer_range, config.pad_token_id)
+    Model(start, torch.nn.ModuleDict(), tokenizer, {}, tmp_path / "start").save(tmp_path / "start")
     given = recipe(files, tmp_path / "start", tmp_path / "run", epochs=epochs, dropout=dropout, restarts=0)
     told: list[dict[str, Any]] = []
     assert finetune(given, say=quiet, begin=told.append)
@@ -578,6 +591,8 @@ def test_defaults_are_those_of_the_paper_scaled() -> None:
     assert given.rate(384) == 1e-4
     assert replace(given, learning_rate=1e-5).rate(384) == 1e-5
     assert replace(given, task=Classify(features_from="last")).rate(384) == 1e-3
+    assert [given.dropped(width) for width in (384, 512)] == [0.0, None]
+    assert [replace(given, task=one).dropped(384) for one in (Choose(), Answer(), Tag())] == [0.0, None, None]
     assert (given.epochs, given.batch_size, given.warmup, given.clip) == (3, 32, 0.1, 1)
 
 

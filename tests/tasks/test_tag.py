@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertloom.errors import InputError
-from bertloom.tasks.tag import Tag, Tagged, _likeliest, _windows
+from bertloom.tasks.tag import Tag, _likeliest, _windows
+from bertloom.tasks.tagged import Tagged
 from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer

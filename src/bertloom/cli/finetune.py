@@ -15,6 +15,7 @@ from bertloom.cli.pretrain import Watcher
 from bertloom.errors import InputError, nearest
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.tasks import TASKS, Task
+from bertloom.tasks.task import options
 from bertloom.train.keys import blamed
 
 _app = commands("finetune", "Fine-tune a model for a task, or go on where it stopped.")
@@ -38,8 +39,8 @@ def _finetuned(task: str, model: str, flags: dict[str, Any], json: bool) -> int:
 
 def _command(kind: type[Task]) -> Callable[..., int]:
     hints = get_type_hints(kind)
-    options = [(one, hints[one.name]) for one in fields(kind) if "help" in one.metadata]
-    keys = flags("Flags", __name__, [*((one, _KINDS[one.name]) for one in _OWN), *options])
+    own = [(one, hints[one.name]) for one in options(kind)]
+    keys = flags("Flags", __name__, [*((one, _KINDS[one.name]) for one in _OWN), *own])
 
     def command(model: str, *, keys: Any = keys(), json: bool = False) -> int:  # noqa: B008
         return _finetuned(kind.name, model, given(keys), json)

@@ -11,11 +11,15 @@ from typing import Any
 from bertloom.errors import InputError, nearest
 from bertloom.tasks import TASKS, Task
 from bertloom.tasks.augment import WAYS
+from bertloom.tasks.task import options
 from bertloom.train.keys import Keys, blamed, check_kind, key, name_of, read_keys
 from bertloom.train.recipe import LARGEST_SEED, MOST_DROPPED, PRECISIONS, SCHEDULES, trained_rate
 
 # The rate of a new head on frozen features.
 FEATURE_RATE = 1e-3
+# Models of fewer dimensions learn whole texts better without dropout, tags no better (measured at 384,
+# docs/finetuning.md).
+NARROW = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,9 @@ class Tuning(Keys):
     warmup: float = key(0.1, "Share of the steps in which the rate rises.")
     weight_decay: float = key(0.01, "Decay of matrices and embeddings.")
     clip: float = key(1.0, "Largest norm of the gradient; 0 for no limit.")
-    dropout: float = key(-1.0, "Dropout of hidden states and attention; -1 for the model's own, none in one epoch.")
+    dropout: float = key(
+        -1.0, "Share dropped of states and attention; -1 for the model's own, or none where that is better."
+    )
     layer_decay: float = key(1.0, "Each layer's rate as a share of that of the layer above.")
     freeze: int = key(0, "Layers from the bottom that stay as they are, the embeddings with them.")
     metric: str = key("", "Score that chooses the best checkpoint and seed; the task's main one unless given.")
@@ -86,27 +92,27 @@ class Tuning(Keys):
             return self.learning_rate
         return FEATURE_RATE if self.task.frozen else trained_rate(hidden_size)
 
-    @property
-    def dropped(self) -> float | None:
-        """The share that is dropped, None for the model's own; nothing is learned by heart that is seen once."""
+    def dropped(self, hidden_size: int) -> float | None:
+        """The share that is dropped, None for the model's own.
+
+        Nothing is learned by heart that is seen once, and whole texts by a narrow model are rather underfitted.
+        """
         if self.dropout != -1:
             return self.dropout
-        return 0.0 if self.epochs <= 1 else None
+        return 0.0 if self.epochs <= 1 or (self.task.pooled and hidden_size < NARROW) else None
 
     def values(self) -> dict[str, Any]:
         """Every key, the task's options among them."""
         own = {name: value for name, value in super().values().items() if name != "task"}
-        return {"task": self.task.name, **own, **options(self.task)}
+        return {"task": self.task.name, **own, **self._of_task()}
 
     def shaping(self) -> dict[str, Any]:
         """Those that decide what is computed."""
         own = {name_of(one): getattr(self, one.name) for one in fields(self) if one.metadata.get("shapes")}
-        return {"task": self.task.name, **own, **options(self.task)}
+        return {"task": self.task.name, **own, **self._of_task()}
 
-
-def options(task: Task) -> dict[str, Any]:
-    """What the user set of a task."""
-    return {one.name: getattr(task, one.name) for one in fields(task) if "help" in one.metadata}
+    def _of_task(self) -> dict[str, Any]:
+        return {one.name: getattr(self.task, one.name) for one in options(self.task)}
 
 
 KEYS = [name_of(one) for one in fields(Tuning) if one.name != "task"]
@@ -119,7 +125,7 @@ def tuning(task: str, given: Mapping[str, Any]) -> Tuning:
     kind = TASKS[task]
     # Names of files may be paths.
     given = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
-    known = {one.name: one for one in fields(kind) if "help" in one.metadata}
+    known = {one.name: one for one in options(kind)}
     own = {name: value for name, value in given.items() if name in known}
     for name, value in own.items():
         check_kind(name, type(known[name].default), value)
@@ -132,7 +138,7 @@ def tuning(task: str, given: Mapping[str, Any]) -> Tuning:
 
 def read_tuning(path: Path) -> tuple[str | None, dict[str, Any]]:
     """The task and the keys of a TOML recipe; an unknown key raises with file and line."""
-    every = {name: [one.name for one in fields(kind) if "help" in one.metadata] for name, kind in TASKS.items()}
+    every = {name: [one.name for one in options(kind)] for name, kind in TASKS.items()}
     given = read_keys(path, ["task", *KEYS, *sorted({one for names in every.values() for one in names})])
     task = given.pop("task", None)
     if task is not None:

@@ -65,7 +65,7 @@ class Finetuning(Run[Scores]):
     def _build(self) -> None:
         recipe, start = self.recipe, self.start
         config = start.config
-        if (share := recipe.dropped) is not None:
+        if (share := recipe.dropped(config.hidden_size)) is not None:
             config = replace(config, hidden_dropout_prob=share, attention_probs_dropout_prob=share)
         torch.manual_seed(self.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -111,7 +111,8 @@ def _require_data(run: Mapping[str, Any], data: Data, folder: Path) -> None:
 def _settings(recipe: Tuning, model: Model, data: Data) -> dict[str, Any]:
     """Every key with the value that an automatic one has."""
     length = data.task.most(model.config)
-    dropout = model.config.hidden_dropout_prob if recipe.dropped is None else recipe.dropped
+    dropped = recipe.dropped(model.config.hidden_size)
+    dropout = model.config.hidden_dropout_prob if dropped is None else dropped
     if data.task.frozen:
         dropout = 0.0  # but for an LSTM's own
     return {

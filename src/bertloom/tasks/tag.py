@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, compress, islice, pairwise
+from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics, schemes
+from bertloom.tasks.tagged import Tagged, Unit, joined, tags_of_spans, tags_of_words, words_of
 from bertloom.tasks.task import (
     TARGET,
     Array,
@@ -51,25 +50,6 @@ WORD, WORD_TAG = ("word", "token", *WORDS), ("tag", "ner_tag", "label", *TAGS)
 WAYS = ("auto", *schemes.SCHEMES, schemes.PLAIN)
 ILLEGAL = ("refuse", "repair")
 DECODINGS = ("legal", "argmax")
-Unit = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tagged(Record):
-    """A text, where its units (words, or single characters) stand in it, and a tag for each as it was written."""
-
-    text: str
-    units: tuple[Unit, ...]
-    words: bool
-    tags: tuple[str, ...] | None = None
-    # Whether the units are the user's own, whose tags are told beside the entities.
-    given: bool = True
-    # The line of each unit where units have lines.
-    lines: tuple[int, ...] = ()
-
-    def place_of(self, unit: int) -> Place:
-        """Where a unit stands, as exactly as is known."""
-        return replace(self.place, line=self.lines[unit]) if self.lines else self.place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +149,7 @@ class Tag(OnFeatures):
 
     def _sentence_of(self, held: Sequence[tuple[Place, Row]], word: str, tag: str, counts: ReadCounts) -> list[Tagged]:
         try:
-            text, units = _joined([text_of(row, word, place) for place, row in held], " ")
+            text, units = joined([text_of(row, word, place) for place, row in held], " ")
             tags = tuple(text_of(row, tag, place).strip() for place, row in held) if tag else None
         except InputError:
             if self.on_bad == "error":
@@ -196,7 +176,7 @@ class Tag(OnFeatures):
     def _sentence(self, tokens: Sequence[Token], universal: bool, characters: bool) -> Tagged:
         word, tag = self.text or ("form" if universal else "1"), self.label or ("upos" if universal else "-1")
         words = [token.cell(word, universal) for token in tokens]
-        text, units = _joined(words, "" if characters else " ")
+        text, units = joined(words, "" if characters else " ")
         return Tagged(
             place=tokens[0].place,
             text=text,
@@ -219,15 +199,15 @@ class Tag(OnFeatures):
             if not given or not all(isinstance(word, str) and word for word in given):
                 wrong = next((word for word in given if not isinstance(word, str) or not word), given)
                 raise place.error(f"field {words!r} holds {wrong!r}, a list of words that are not empty allowed")
-            tags = _tags(row, named(row, label, TAGS), len(given), place)
-            whole, units = _joined(given, " ")
+            tags = tags_of_words(row, named(row, label, TAGS), len(given), place)
+            whole, units = joined(given, " ")
             return Tagged(place=place, id=identity, text=whole, units=units, words=True, tags=tags)
         whole = text_of(row, text or "text", place)
         spans = named(row, label, SPANS)
         if spans is None and self.by_words:
-            return Tagged(place=place, id=identity, text=whole, units=_words(whole), words=True, given=False)
+            return Tagged(place=place, id=identity, text=whole, units=words_of(whole), words=True, given=False)
         units = tuple((number, number + 1) for number in range(len(whole)))
-        tags = None if spans is None else _tags_of_spans(row[spans], whole, spans, place)
+        tags = None if spans is None else tags_of_spans(row[spans], whole, spans, place)
         return Tagged(place=place, id=identity, text=whole, units=units, words=False, tags=tags)
 
     @property
@@ -501,59 +481,6 @@ class Tag(OnFeatures):
     def labels_in_config(self) -> dict[str, Any]:
         """Names of the tags."""
         return label_names(self.labels)
-
-
-def _tags(row: Row, name: str | None, count: int, place: Place) -> tuple[str, ...] | None:
-    """A row's list of tags, one for each word; None where it has none."""
-    if name is None or row[name] is None:
-        return None
-    given = row[name]
-    if not isinstance(given, list) or len(given) != count:
-        raise place.error(f"field {name!r} holds no list of {count} tags, as many as words needed")
-    for tag in given:
-        if not isinstance(tag, str | int) or isinstance(tag, bool) or not str(tag).strip():
-            raise place.error(f"field {name!r} holds the tag {tag!r}, texts allowed")
-    return tuple(str(tag).strip() for tag in given)
-
-
-def _words(text: str) -> tuple[Unit, ...]:
-    """Runs of letters and digits, and single other signs, as most tagged corpora cut words."""
-    return tuple(match.span() for match in re.finditer(r"\w+|[^\w\s]", text))
-
-
-def _joined(words: Sequence[str], between: str) -> tuple[str, tuple[Unit, ...]]:
-    units, start = [], 0
-    for word in words:
-        units.append((start, start + len(word)))
-        start += len(word) + len(between)
-    return between.join(words), tuple(units)
-
-
-def _tags_of_spans(given: Any, text: str, name: str, place: Place) -> tuple[str, ...]:
-    """IOB2 tags of characters, from `{"start", "end", "label"}` or `[start, end, label]`."""
-    if not isinstance(given, list):
-        raise place.error(f"field {name!r} holds a {type(given).__name__}, a list of spans allowed")
-    found = []
-    for one in given:
-        start, end, label = (one.get(key) for key in ("start", "end", "label")) if isinstance(one, dict) else (
-            one if isinstance(one, list) and len(one) == 3 else (None, None, None)
-        )  # fmt: skip
-        if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label:
-            raise place.error(f"span {json.dumps(one, ensure_ascii=False)[:80]} given, start, end and label allowed")
-        if not 0 <= start < end <= len(text):
-            raise place.error(f"span {start} to {end} given, inside the text's {len(text)} characters allowed")
-        # A space at an end belongs to no entity, and no piece stands for it.
-        while start < end and text[start].isspace():
-            start += 1
-        while start < end and text[end - 1].isspace():
-            end -= 1
-        if start < end:
-            found.append(schemes.Span(start, end, label))
-    found.sort()
-    for before, after in pairwise(found):
-        if before.stop > after.start:
-            raise place.error(f"spans {before[:2]} and {after[:2]} overlap, apart allowed")
-    return tuple(schemes.iob2(len(text), found))
 
 
 def _labelled(record: Tagged, places: Sequence[Unit]) -> tuple[Array, Array]:

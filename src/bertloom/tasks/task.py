@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -47,6 +47,11 @@ def option(default: Any, text: str, known: Sequence[str] = (), of_data: bool = F
     `of_data` is whether it tells of a data set, so that it may be another one's when the model is used.
     """
     return field(default=default, metadata={"help": text, "known": tuple(known), "of_data": of_data})
+
+
+def options(task: Task | type[Task]) -> list[Field[Any]]:
+    """The fields of a task that the user sets."""
+    return [one for one in fields(task) if "help" in one.metadata]
 
 
 def learned(default: Any) -> Any:
@@ -394,7 +399,7 @@ def softmax(logits: Array) -> Array:
 
 def with_options(task: Task, given: dict[str, Any]) -> Task:
     """The task with some options set; one it does not have raises and names those it has."""
-    known = [one.name for one in fields(task) if "help" in one.metadata]
+    known = [one.name for one in options(task)]
     for name in given:
         if name not in known:
             raise InputError(f"{task.name}: {nearest(name, known)}")
