@@ -128,7 +128,7 @@ def _fine_tuned(output: Path, run: Path, text: Path) -> bool:
     say(f"5/5  It learns to tell the century of a paragraph, in {tuned}")
     keys = {
         "model": str(run), "train": str(data / "train.jsonl"), "dev": str(data / "dev.jsonl"), "output": str(tuned),
-        "epochs": 2.0, "dropout": 0.0, "long": "windows",
+        "epochs": 2.0, "long": "windows",
     }  # fmt: skip
     with TaskWatcher() as watcher:
         report = finetune(tuning("classify", keys), watch=watcher, say=say)
