@@ -206,15 +206,18 @@ def test_a_run_knows_its_data_and_its_start(files: dict[str, Path], tiny_model: 
         shutil.copy(path, copies[name])
     given = recipe(copies, tiny_model, tmp_path / "run", epochs=2.0, restarts=0)
     assert finetune(given, say=quiet)
-    with pytest.raises(InputError, match=r"is the finished run of dev '.*dev.jsonl', '.*train.jsonl' given"):
+    with pytest.raises(InputError, match=r"run: the run was on other data or from another model"):
         finetune(replace(given, dev=given.train), say=quiet)
     before = weights(tmp_path / "run")
     other = bertloom.load(tiny_model)
     with torch.no_grad():
         other.encoder.embeddings.word.weight.mul_(1.5)
     other.save(tmp_path / "other")
-    with pytest.raises(InputError, match=r"is the finished run of model"):
-        finetune(replace(given, model=str(tmp_path / "other"), seeds=2), say=quiet)
+    said = (tmp_path / "run" / "recipe.toml").read_text()
+    for change in ({"model": str(tmp_path / "other")}, {"dev": given.train}):
+        with pytest.raises(InputError, match=r"seed-0: the run was on other data or from another model"):
+            finetune(replace(given, **change, seeds=2), say=quiet)
+    assert (tmp_path / "run" / "recipe.toml").read_text() == said
     write(copies["train"], "classify", 80, 5)
     with pytest.raises(InputError, match=r"seed-0: the run was on other data or from another model"):
         finetune(replace(given, seeds=2), say=quiet)
@@ -239,6 +242,44 @@ def test_an_lstm_stopped_ends_in_the_same_bytes(files: dict[str, Path], minilm: 
         assert finetune(given, say=quiet)
         shown[name] = weights(tmp_path / name)
     assert shown["alone"] == shown["stopped"]
+
+
+def test_who_is_refused_changes_nothing_of_a_run_that_has_saved_nothing(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Before its first checkpoint a run may begin again with another recipe, but not under the first's hands."""
+    given = recipe(files, tiny_model, tmp_path / "run", epochs=2.0, restarts=0)
+    said: list[str] = []
+
+    def watch(run: Finetuning, step: Any, measures: Any) -> None:
+        if not said:
+            with pytest.raises(InputError, match="another process is training in it") as found:
+                finetune(replace(given, learning_rate=1e-3), say=quiet)
+            said.append(str(found.value))
+
+    assert finetune(given, watch=watch, say=quiet)
+    assert said
+    assert read_tuning(tmp_path / "run" / "recipe.toml")[1]["learning_rate"] == given.learning_rate
+
+
+def test_a_finished_run_is_known_by_its_data_however_the_files_are_spelt(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = recipe(files, tiny_model, tmp_path / "run", epochs=2.0, restarts=0)
+    report = finetune(given, say=quiet)
+    monkeypatch.chdir(files["train"].parent)
+    assert finetune(replace(given, train="train.jsonl", dev="./dev.jsonl"), say=quiet) == report
+
+
+def test_a_length_that_pretraining_did_not_reach_is_told_of(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    model = bertloom.load(tiny_model)
+    model.others[LENGTH] = 16
+    for length, wanted in ((24, True), (16, False), (0, False)):
+        said: list[str] = []
+        read(recipe(files, tiny_model, tmp_path / "x", length=length), model, said.append)
+        assert ("length: 24 given, pretraining reached 16: positions beyond are as they were made" in said) is wanted
 
 
 def test_labels_of_any_kind_and_number_are_drawn(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -422,7 +463,7 @@ def test_remarks_name_what_is_odd_in_the_data(tiny_model: Path, tmp_path: Path) 
         "13 training and 2 dev records; best by accuracy on dev",
         "a 10, b 2, c 1",
         "labels are not balanced: 'a' is 10 times as frequent as 'c'",
-        "t.tsv:13: label 'c' has this one example",
+        f"1 label has one example: 'c' ({tmp_path / 't.tsv'}:13)",
         "9 training records repeat others",
         "1 training records have the id of another one, as " + str(tmp_path / "t.tsv:14"),
         "10 training records have another answer than the same text elsewhere (label noise)",
@@ -624,7 +665,7 @@ def test_a_damaged_report_or_recipe_is_said_to_be_so(
 ) -> None:
     shutil.copytree(alone, tmp_path / "again", symlinks=True)
     (tmp_path / "again" / "report.json").write_text("{}")
-    with pytest.raises(InputError, match=r"report.json: is damaged: KeyError 'model'"):
+    with pytest.raises(InputError, match=r"report.json: is damaged: KeyError 'runs'"):
         tune.finetune(recipe(files, tiny_model, tmp_path / "again"), say=quiet)
     (tmp_path / "again" / "recipe.toml").write_text("task = ")
     with pytest.raises(InputError, match=r"recipe.toml: is not TOML"):

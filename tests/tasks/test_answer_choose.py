@@ -47,6 +47,9 @@ def test_squad_json(tmp_path: Path) -> None:
     assert Answer().learn(records).nothing
     assert not Answer().learn(records[:1]).nothing
     assert Answer().learn(records[:1]).script == "squad"
+    assert Answer().learn(records).remarks_on_dev(records) == []
+    (said,) = Answer().learn(records[:1]).remarks_on_dev(records)
+    assert said.startswith("1 of 2 dev questions have no answer, which no training question taught")
 
 
 def test_rows_as_on_the_hub(tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_rows_as_on_the_hub(tmp_path: Path) -> None:
             squad({**CAT, "answers": [{"text": "dog", "answer_start": 4}]}),
             "question 1: answer 'dog' does not stand at 4, 'cat'",
         ),
-        (squad(CAT, {**CAT}), "id '1' stands at .* too"),
+        (squad(CAT, {**CAT}), "question 1: id '1' is that of two, once allowed"),
         (squad({**NONE}), "no question has an answer"),
         (squad({"id": "1", "question": "who"}), "no answers, rows like"),
         (squad({**CAT, "answers": "cat"}), "answers: 'cat' given, JSON like"),

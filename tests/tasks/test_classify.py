@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
         learned(task, records)
 
 
-def texts(*labels: str | list[str]) -> list[Text]:
-    many = ((label,) if isinstance(label, str) else tuple(label) for label in labels)
+def texts(*labels: str | list[str] | None) -> list[Text]:
+    many = ((label,) if isinstance(label, str) else label if label is None else tuple(label) for label in labels)
     return [Text(place=Place("f.tsv", n), text=f"t{n}", labels=label) for n, label in enumerate(many, 2)]
 
 
@@ -70,7 +71,7 @@ def test_the_problem_is_told_by_the_labels() -> None:
 
 
 def test_labels_that_cannot_be_learned() -> None:
-    with pytest.raises(InputError, match=r"f.tsv:2: every label is .'a'., two different"):
+    with pytest.raises(InputError, match=r"f.tsv:2: labels given: 'a'; two different"):
         Classify(label="label").learn(texts("a", "a"))
     with pytest.raises(InputError, match=r"f.tsv:3: 2 labels given, one allowed; --problem multi"):
         learned(Classify(label="label", problem="single"), texts("a", ["a", "b"]))
@@ -115,6 +116,8 @@ def test_long_texts(tokenizer: Tokenizer) -> None:
     assert ends.input_ids[1:-1].tolist() == whole[:4] + whole[-12:]
     windows = made(long="windows", stride=4)
     assert not any(one.cut for one in windows)
+    with pytest.raises(InputError, match="stride: 9 given, at most half of a window's 16 tokens"):
+        made(long="windows", stride=9)
     covered = set()
     for number, one in enumerate(windows):
         ids = one.input_ids[1:-1].tolist()
@@ -140,8 +143,38 @@ def test_pairs_the_model_or_the_way_cannot_take(tokenizer: Tokenizer) -> None:
 def test_one_slip_among_scores_is_named_and_not_made_a_class() -> None:
     with pytest.raises(InputError, match=r"f.tsv:7: score 'high' given, a number"):
         learned(Classify(label="label"), texts("0.5", "1.5", "2.5", "3.5", "4.5", "high"))
-    with pytest.raises(InputError, match=r"every label is .*two different"):
-        Classify(label="label", problem="multi").learn(texts("a", ["a"], []))
+    for several, said in ((["a", ["a"], []], "'a'"), ([[], []], "none")):
+        with pytest.raises(InputError, match=f"labels given: {said}; two different ones needed"):
+            Classify(label="label", problem="multi").learn(texts(*several))
+    with pytest.raises(InputError, match=r"f.tsv:4: no label in column 'label'"):
+        Classify(label="label").learn(texts("a", "a", None))
+
+
+def test_columns_are_told_by_the_first_rows_and_each_is_one_thing(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    rows = [{"sentence1": "a", "sentence2": "b", "label": "x"}, {"sentence1": "c", "sentence2": "d", "label": "y"}]
+    for missing in ("sentence2", "label"):
+        first = {name: value for name, value in rows[0].items() if name != missing}
+        file.write_text("".join(json.dumps(row) + "\n" for row in [first, *rows]))
+        task = Classify(on_bad="skip").told_by(str(file))
+        assert (task.text, task.pair, task.label) == ("sentence1", "sentence2", "label")
+        counts = ReadCounts()
+        records = list(task.read(str(file), counts))
+        assert len(task.learn(records).usable(records, counts)) == 2
+        assert sum(counts.mended.values()) == 1
+    for given, said in (
+        ({"text": "label"}, "text: column 'label' given, which is label too"),
+        ({"pair": "sentence1", "text": "sentence1"}, "text: column 'sentence1' given, which is pair too"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Classify(**given).told_by(str(file))
+
+
+def test_dev_records_that_say_little() -> None:
+    records = texts("a", "b", "a", "a")
+    task = Classify(label="label").learn(records)
+    assert task.remarks_on_dev(records) == []
+    assert task.remarks_on_dev(records[2:]) == ["every dev record has 'a': scores on them say little"]
 
 
 def test_labels_of_records_that_are_only_asked_about_do_not_matter(tokenizer: Tokenizer) -> None:

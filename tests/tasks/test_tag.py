@@ -471,4 +471,24 @@ def test_characters_without_tags_keep_their_spaces(tmp_path: Path) -> None:
 def test_a_type_with_one_example_has_its_place(tmp_path: Path) -> None:
     task, records = read(tmp_path / "a.conll", CONLL)
     said = task.learn(records).remarks(records)
-    assert f"{tmp_path / 'a.conll'}:3: 'LOC' has this one example; add more of it" in said
+    where = f"{tmp_path / 'a.conll'}:3"
+    assert f"2 labels have one example: 'PER' ({where}), 'LOC' ({where}); add more of it" in said
+
+
+@pytest.mark.parametrize("between", [" ", "\t"])
+@pytest.mark.parametrize("above", ["# id 7 domain=en", "# a"])
+def test_comments_above_a_sentence_are_no_words(tmp_path: Path, between: str, above: str) -> None:
+    if between == " " and above == "# a":
+        above = "# a b"  # two cells may be a word and its tag
+    lines = [above, "Anna B-PER", "sings O", "", above, "# O", "7 O"]
+    content = "\n".join(line if line == above else line.replace(" ", between) for line in lines)
+    _, records = read(tmp_path / "a.conll", content + "\n")
+    assert [one.text for one in records] == ["Anna sings", "# 7"]
+
+
+def test_a_dev_set_without_entities_says_little(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.conll", CONLL)
+    task = task.learn(records)
+    assert task.remarks_on_dev(records) == []
+    _, bare = read(tmp_path / "b.conll", "a O\nb O\n")
+    assert task.remarks_on_dev(bare) == ["dev has no entity: F1 is 0 whatever is answered"]

@@ -72,9 +72,11 @@ class Data:
 def read(recipe: Tuning, model: Model, say: Say) -> Data:
     """Both files, what is to be said of them said; raises where they cannot be learned from or scored."""
     task, counts = recipe.task, ReadCounts()
+    reached = int(model.others.get(LENGTH, model.config.max_position_embeddings))
     if not task.length and LENGTH in model.others:
-        # Positions beyond those that pretraining reached are as they were made.
-        task = replace(task, length=min(int(model.others[LENGTH]), task.usual_length))
+        task = replace(task, length=min(reached, task.usual_length))
+    if task.length > reached:
+        say(f"length: {task.length} given, pretraining reached {reached}: positions beyond are as they were made")
     if "-" in (recipe.train, recipe.dev):
         # They are read twice, and again where a run goes on.
         raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", "-")
@@ -96,7 +98,7 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         if number:
             say(f"{number:,} × {what}")
     say(f"{len(learned):,} training and {len(dev):,} dev records; best by {metric} on dev")
-    for remark in (*task.remarks(learned), *overlaps(task, learned, dev)):
+    for remark in (*task.remarks(learned), *task.remarks_on_dev(dev), *overlaps(task, learned, dev)):
         say(remark)
     records = [*learned, *new_records(recipe, task, learned, model)]
     if len(records) > len(learned):

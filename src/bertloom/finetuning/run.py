@@ -14,7 +14,6 @@ from torch import nn
 from bertloom import hub
 from bertloom.api import Model
 from bertloom.corpus.order import mix, permuted
-from bertloom.errors import InputError
 from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
 from bertloom.model.encoder import Encoder, Pooler
@@ -107,8 +106,6 @@ class Finetuning(Run[Scores]):
         return float(self.recipe.layer_decay**below)
 
     def _resume(self, manifest: dict[str, Any], folder: Path) -> int:
-        if manifest.get("corpus") != self.identity:
-            raise InputError("the run was on other data than is there now; give another --output", folder)
         state, _ = hub.read_state(folder / "model", self.start.config)
         head = f"{self.task.part}."
         hub.load_into(self.encoder, {name: one for name, one in state.items() if not name.startswith(head)}, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from bertloom.train import checkpoint
 from bertloom.train.loop import Step
 from bertloom.train.metrics import FILE as METRICS
 from bertloom.train.metrics import read_metrics
-from bertloom.train.run import RECIPE, claim_folder, stop_signals
+from bertloom.train.run import RECIPE, alone, claim_folder, stop_signals
 
 # How far a restarted run's seed lies from the one that learned nothing.
 NEXT_SEED = 1000
@@ -65,10 +66,9 @@ def finetune(
     if (folder / FILE).is_file() and (folder / "model").is_dir():
         with blaming(folder / FILE):
             report: dict[str, Any] = read_json(folder / FILE)
-            _require_same(recipe, report)
             seeds = len(report["runs"])
         if seeds >= recipe.seeds:
-            _require_data(report["runs"][0], read(recipe, load(recipe.model), lambda text: None), folder)
+            _require_data(report["runs"][0]["data"], read(recipe, load(recipe.model), lambda text: None), folder)
             say(f"{folder} is finished; another --output begins again, more --seeds go on")
             return report
     start = load(recipe.model)
@@ -81,30 +81,37 @@ def finetune(
     data = read(recipe, start, told)
     begin(_settings(recipe, start, data))
     folder.mkdir(parents=True, exist_ok=True)
-    recipe.write(folder / RECIPE)
-    with stop_signals() as stopped:
-        work = _Work(recipe, folder, data, watch, told, stopped)
-        runs: list[dict[str, Any]] = []
-        for number in range(recipe.seeds):
-            found = _alive(work, recipe.seed + number)
-            if found is None:
-                return None
-            runs.append(found)
-    return _shipped(work, runs, remarks)
+    with alone(folder):
+        claim_folder(folder, partial(_differing, recipe))  # another process may have ended in it meanwhile
+        for seed in sorted(folder.glob("seed-*")):
+            _require_data(_identity(seed), data, seed)
+        recipe.write(folder / RECIPE)
+        with stop_signals() as stopped:
+            work = _Work(recipe, folder, data, watch, told, stopped)
+            runs: list[dict[str, Any]] = []
+            for number in range(recipe.seeds):
+                found = _alive(work, recipe.seed + number)
+                if found is None:
+                    return None
+                runs.append(found)
+        return _shipped(work, runs, remarks)
 
 
-def _require_same(recipe: Tuning, report: Mapping[str, Any]) -> None:
-    """Raise where a finished run had another model or other files."""
-    had = {"model": report["model"], "train": report["train"]["source"], "dev": report["dev"]["source"]}
-    for name, value in had.items():
-        if (given := getattr(recipe, name)) != value:
-            raise InputError(f"is the finished run of {name} {value!r}, {given!r} given; give another --output",
-                             recipe.output)  # fmt: skip
+def _identity(seed: Path) -> str | None:
+    """Of what data and start model a seed's run is, None where it saved nothing."""
+    if (seed / FILE).is_file():
+        with blaming(seed / FILE):
+            return str(read_json(seed / FILE)["data"])
+    for folder in checkpoint.all_in(seed):
+        # A damaged one is named when the run goes on.
+        with suppress(InputError), blaming(folder):
+            return str(read_json(folder / checkpoint.MANIFEST)["corpus"])
+    return None
 
 
-def _require_data(run: Mapping[str, Any], data: Data, folder: Path) -> None:
-    """Raise where a seed's run was on other data."""
-    if run["data"] != data.identity:
+def _require_data(identity: str | None, data: Data, folder: Path) -> None:
+    """Raise where a run was on other data."""
+    if identity not in (None, data.identity):
         raise InputError("the run was on other data or from another model than given; give another --output", folder)
 
 
@@ -174,8 +181,7 @@ def _one(work: _Work, seed: int) -> dict[str, Any] | None:
     if (folder / FILE).is_file():
         with blaming(folder / FILE):
             found: dict[str, Any] = read_json(folder / FILE)
-            _require_data(found, work.data, folder)
-        return found
+            return found
     run = Finetuning(work.recipe, seed, folder, work.data, work.say)
     done = run.first
     for step, measures in run.train(work.stopped):

@@ -13,7 +13,19 @@ import numpy as np
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics
-from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, learned, option, softmax
+from bertloom.tasks.task import (
+    TARGET,
+    Array,
+    Feature,
+    Prediction,
+    Record,
+    Task,
+    apart,
+    identity_of,
+    learned,
+    option,
+    softmax,
+)
 from bertloom.text.records import Place, Row, json_of, text_of
 from bertloom.text.sequence import sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
@@ -70,6 +82,7 @@ class Answer(Task):
         for name, least in (("stride", 0), ("longest", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: {getattr(self, name)} given, at least {least} allowed")
+        apart(question=self.question, context=self.context, answers=self.answers)
 
     # Reading
 
@@ -147,6 +160,14 @@ class Answer(Task):
         return [
             f"{len(questions):,} questions on {texts:,} texts, {none:,} without an answer; compared as {self.script}"
         ]
+
+    def remarks_on_dev(self, records: Sequence[Record]) -> list[str]:
+        """Questions that nothing answers, where no training question was such."""
+        none = sum(not cast(Question, one).answers for one in records)
+        if self.nothing or not none:
+            return []
+        what = "dev questions have no answer, which no training question taught: each counts as wrong"
+        return [f"{none:,} of {len(records):,} {what}"]
 
     # Computing
 

@@ -14,7 +14,19 @@ import numpy as np
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.files import read_text
-from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task, identity_of, named, option, softmax
+from bertloom.tasks.task import (
+    TARGET,
+    Array,
+    Feature,
+    Prediction,
+    Record,
+    Task,
+    apart,
+    identity_of,
+    named,
+    option,
+    softmax,
+)
 from bertloom.text.records import Place, Row, require_file, rows, text_of
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import COMPRESSED, ReadCounts, open_bytes, plain_suffix
@@ -64,6 +76,10 @@ class Choose(Task):
     )
     label: str = option("", "Column of the right one; told by its name unless given.", of_data=True)
     questions: bool = option(False, "Whether MCTest's questions stand before its choices; statements hold them.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        apart(context=self.context, question=self.question, choices=self.choices, label=self.label)
 
     # Reading
 

@@ -20,12 +20,15 @@ from bertloom.tasks.task import (
     OnFeatures,
     Prediction,
     Record,
+    apart,
     column,
     identity_of,
     in_order,
     label_names,
     learned,
+    lonely,
     option,
+    require_stride,
     softmax,
 )
 from bertloom.text.records import Place, Row, text_of
@@ -125,6 +128,8 @@ class Classify(OnFeatures):
         label = self.label
         if not label:
             label = next((names[one] for one in LABELS if one in names), "")
+        if not self.asks:
+            apart(text=text, pair=pair, label=label)
         return replace(self, text=text, pair=pair or "none", label=label)
 
     def told_by(self, source: str) -> Self:
@@ -199,9 +204,10 @@ class Classify(OnFeatures):
         counts = Counter(label for one in given for label in one)
         labels = in_order(counts)
         if len(labels) < 2:
-            for row in rows:
-                replace(made, labels=labels).require(row)
-            raise rows[0].place.error(f"every label is {list(labels)!r}, two different ones needed")
+            for record in records if self.on_bad == "error" else rows:
+                replace(made, labels=labels).require(record)
+            known = ", ".join(map(repr, labels)) or "none"
+            raise rows[0].place.error(f"labels given: {known}; two different ones needed, as yes and no are")
         weights: tuple[float, ...] = ()
         if self.class_weights:
             # Their mean over the training records is 1, so that the rate means the same.
@@ -269,11 +275,17 @@ class Classify(OnFeatures):
                 f"labels are not balanced: {most!r} is {many / few:.0f} times as frequent as {least!r}; "
                 "--class-weights weighs them, --metric f1_macro chooses by all of them alike"
             )
-        for label, count in counts.items():
-            if count == 1:
-                row = next(row for row in rows if label in (row.labels or ()))
-                said.append(f"{row.place}: label {label!r} has this one example; join it with another or add more")
-        return said
+        owners = ((label, row.place) for row in rows for label in row.labels or ())
+        return [*said, *lonely(owners, "join it with another or add more")]
+
+    def remarks_on_dev(self, records: Sequence[Record]) -> list[str]:
+        """Whether every answer is the same."""
+        answers = {self.gold(one) for one in records}
+        if len(answers) > 1 or len(records) < 2:
+            return []
+        (labels,) = answers
+        same = ", ".join(cast(tuple[str, ...], labels)) or "no label"
+        return [f"every dev record has {same!r}: scores on them say little"]
 
     def augmentable(self, record: Record) -> str:
         """The first text."""
@@ -296,6 +308,8 @@ class Classify(OnFeatures):
                 raise InputError("long: windows given, truncate or head-tail allowed for pairs of texts")
             if config.type_vocab_size < 2:
                 raise InputError("pair: a second text given, one allowed: the model has type_vocab_size 1")
+        if self.long == "windows":
+            require_stride(self.stride, room(most))
         made = []
         for row, first, second in zip(rows, firsts, seconds):
             parts, cut = self._cut(first, second if row.pair is not None else None, most)
@@ -321,7 +335,7 @@ class Classify(OnFeatures):
         if len(first) + len(second or ()) <= free:
             return [(first, second)], False
         if self.long == "windows":
-            share = min(self.stride or free // 4, free - 1)
+            share = self.stride or free // 4
             starts = range(0, max(1, len(first) - share), free - share)
             return [(first[start : start + free], None) for start in starts], False
         if second is None:

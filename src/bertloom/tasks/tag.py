@@ -23,12 +23,15 @@ from bertloom.tasks.task import (
     OnFeatures,
     Prediction,
     Record,
+    apart,
     column,
     identity_of,
     label_names,
     learned,
+    lonely,
     named,
     option,
+    require_stride,
     softmax,
 )
 from bertloom.text.conll import Token, by_characters, is_column, is_universal, sentences
@@ -95,6 +98,7 @@ class Tag(OnFeatures):
         object.__setattr__(self, "labels", tuple(self.labels))
         if self.stride < 0:
             raise InputError(f"stride: {self.stride} given, at least 0 allowed")
+        apart(text=self.text, label=self.label, sentence=self.sentence)
         if self.columns:
             raise InputError("columns: given, --text and --label name the columns of a tagger's files")
 
@@ -133,9 +137,9 @@ class Tag(OnFeatures):
         if self.asks and not by_words and self.plain in row:
             yield from cast(Iterator[Tagged], self.made(chain([first], found), counts))
             return
-        sentence = column(row, self.sentence, SENTENCE, "sentence of a word", place, "--sentence")
-        word = column(row, self.text, WORD, "words", place, "--text")
-        tag = "" if self.asks else column(row, self.label, WORD_TAG, "tags", place, "--label")
+        sentence = column(row, self.sentence, SENTENCE, "sentence of a word", place, "--sentence", headless=False)
+        word = column(row, self.text, WORD, "words", place, "--text", headless=False)
+        tag = "" if self.asks else column(row, self.label, WORD_TAG, "tags", place, "--label", headless=False)
         held: list[tuple[Place, Row]] = []
         last = ""
         for place, row in chain([first], found):
@@ -303,11 +307,15 @@ class Tag(OnFeatures):
         said = [
             f"{sum(len(one.units) for one in tagged):,} {'words' if tagged[0].words else 'characters'}; {what}: {named}"
         ]
-        for label, count in counts.items():
-            if count == 1:
-                one = next(one for one in tagged if label in self._named(one))
-                said.append(f"{one.place}: {label!r} has this one example; add more of it")
-        return said
+        owners = ((label, one.place) for one in tagged for label in self._named(one))
+        return [*said, *lonely(owners, "add more of it")]
+
+    def remarks_on_dev(self, records: Sequence[Record]) -> list[str]:
+        """Whether nothing is to be found, or one label only."""
+        named = {label for one in records for label in self._named(cast(Tagged, one))}
+        if self.scheme == schemes.PLAIN:
+            return [f"every dev tag is {named.pop()!r}: scores on them say little"] if len(named) == 1 else []
+        return [] if named else ["dev has no entity: F1 is 0 whatever is answered"]
 
     def _named(self, record: Tagged) -> list[str]:
         """What a record's tags name: types of entities, or labels."""
@@ -333,7 +341,8 @@ class Tag(OnFeatures):
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
         """Windows of each text; each labelled piece is labelled in the window that shows most around it."""
         most = room(self.most(config))
-        stride = min(self.stride or most // 4, most - 1)
+        require_stride(self.stride, most)
+        stride = self.stride or most // 4
         tagged = [cast(Tagged, record) for record in records]
         numbers = {label: number for number, label in enumerate(self.labels)}
         made = []

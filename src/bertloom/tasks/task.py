@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -35,6 +37,10 @@ FEATURES: dict[str, slice] = {
 BODIES = ("linear", "bilstm")
 # Options that tell of a file and not of the task: they are not saved with a model.
 OF_A_FILE = ("encoding", "fallback", "on_bad", "asks")
+# Labels of one example that a remark names.
+MOST_NAMED = 5
+# Rows that tell which fields there are.
+BEGINNING = 100
 # The one target of a task's examples.
 TARGET = "labels"
 Prediction = dict[str, Any]
@@ -153,8 +159,10 @@ class Task(ABC):
         return self
 
     def first_row(self, source: str) -> tuple[Place, Row] | None:
-        """A file's first row that can be read."""
-        return next(rows(source, self.names, self.reading, ReadCounts()), None)
+        """A file's first row that can be read, with the fields that only rows soon after it have, which are None."""
+        found = list(islice(rows(source, self.names, self.reading, ReadCounts()), BEGINNING))
+        names = dict.fromkeys(name for _, row in found for name in row)
+        return (found[0][0], {**names, **found[0][1]}) if found else None
 
     def told_by(self, source: str) -> Self:
         """The task with what a file's first row tells, where a task needs to know before it reads."""
@@ -201,7 +209,9 @@ class Task(ABC):
             try:
                 self.require(record)
                 if self.by_id and record.id != "" and places.setdefault(record.id, record.place) is not record.place:
-                    raise record.place.error(f"id {record.id!r} stands at {places[record.id]} too, once allowed")
+                    first = places[record.id]
+                    where = f"stands at {first} too" if first != record.place else "is that of two"
+                    raise record.place.error(f"id {record.id!r} {where}, once allowed")
             except InputError:
                 if self.on_bad == "error":
                     raise
@@ -220,6 +230,10 @@ class Task(ABC):
 
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """What the user should know of the training records."""
+        return []
+
+    def remarks_on_dev(self, records: Sequence[Record]) -> list[str]:
+        """What the user should know of dev records that can be scored, but say little."""
         return []
 
     def augmentable(self, record: Record) -> str | None:
@@ -352,6 +366,20 @@ def identity_of(row: Row) -> str | int:
     return "" if given is None else given if type(given) is int else str(given)
 
 
+def lonely(owners: Iterable[tuple[str, Place]], advice: str) -> list[str]:
+    """A remark on labels with one example, of labels and where they stand."""
+    counts: Counter[str] = Counter()
+    places: dict[str, Place] = {}
+    for label, place in owners:
+        counts[label] += 1
+        places[label] = place
+    alone = [f"{label!r} ({places[label]})" for label, count in counts.items() if count == 1]
+    if not alone:
+        return []
+    named = ", ".join(alone[:MOST_NAMED]) + (" …" if len(alone) > MOST_NAMED else "")
+    return [f"{len(alone):,} label{'s have' if len(alone) > 1 else ' has'} one example: {named}; {advice}"]
+
+
 def label_names(labels: Sequence[str]) -> dict[str, Any]:
     """`id2label` and `label2id`."""
     return {
@@ -374,8 +402,22 @@ def named(row: Row, given: str, known: Sequence[str]) -> str | None:
     return next((name for name in ([given] if given else known) if name in row), None)
 
 
-def column(row: Row, given: str, known: Sequence[str], what: str, place: Place, flag: str) -> str:
-    """The name of a column: the one given, or the only one of those known that is there; else raises."""
+def apart(**columns: str) -> None:
+    """Raise where one column is named for two things."""
+    names = [name for name in columns.values() if name not in ("", "none")]
+    for role, name in columns.items():
+        if names.count(name) > 1:
+            (other,) = [one for one, same in columns.items() if same == name and one != role][:1]
+            raise InputError(f"{role}: column {name!r} given, which is {other} too; a column of its own needed")
+
+
+def column(
+    row: Row, given: str, known: Sequence[str], what: str, place: Place, flag: str, headless: bool = True
+) -> str:
+    """The name of a column: the one given, or the first of those known that is there; else raises.
+
+    `headless` is whether the columns of a table without a header may be named.
+    """
     names = list(row)
     if given:
         if given not in row:
@@ -384,11 +426,18 @@ def column(row: Row, given: str, known: Sequence[str], what: str, place: Place, 
     folded = {name.casefold(): name for name in reversed(names)}
     found = next((folded[name] for name in known if name in folded), None)
     if found is None:
+        rest = ", --columns A,B,… names all of a table without a header" if headless else ""
         raise place.error(
             f"which column holds the {what} cannot be told from {', '.join(map(repr, names))[:120]}; {flag} NAME names "
-            "it, --columns A,B,… names all of a table without a header"
+            f"it{rest}"
         )
     return found
+
+
+def require_stride(stride: int, most: int) -> None:
+    """Raise where windows of so many tokens would share more than half of them, and be read over and over."""
+    if stride > most // 2:
+        raise InputError(f"stride: {stride} given, at most half of a window's {most} tokens allowed")
 
 
 def softmax(logits: Array) -> Array:
@@ -398,8 +447,8 @@ def softmax(logits: Array) -> Array:
 
 
 def with_options(task: Task, given: dict[str, Any]) -> Task:
-    """The task with some options set; one it does not have raises and names those it has."""
-    known = [one.name for one in options(task)]
+    """The task with some of the options that tell of a data set; one it does not have raises and names those it has."""
+    known = [one.name for one in options(task) if one.metadata["of_data"]]
     for name in given:
         if name not in known:
             raise InputError(f"{task.name}: {nearest(name, known)}")

@@ -36,9 +36,12 @@ def writer(path: Path | None, task: Task) -> Iterator[Write]:
 def _lines(file: TextIO) -> Write:
     """What tells the record, its id or its line, and the prediction."""
 
+    # A terminal's encoding may lack letters, JSON's escapes do not.
+    escaped = not file.encoding.lower().startswith("utf")
+
     def write(record: Record, prediction: Prediction) -> None:
         known = {"id": record.id} if record.id != "" else {"line": record.place.line} if record.place.line else {}
-        file.write(json.dumps({**known, **prediction}, ensure_ascii=False) + "\n")
+        file.write(json.dumps({**known, **prediction}, ensure_ascii=escaped) + "\n")
 
     return write
 

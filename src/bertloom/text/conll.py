@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from unicodedata import normalize
@@ -62,8 +63,7 @@ def sentences(source: str, options: ReadOptions, counts: ReadCounts, spaces: boo
     with blaming(source, "cannot be read"), open_bytes(source) as stream:
         numbered = lines(source, stream, options, counts)
         beginning = list(islice(numbered, 1000))
-        # KLUE's comments; a file of tabs holds no word and tag that are divided by a space.
-        comment = "#" if universal else "## " if any("\t" in line for _, line in beginning) else None
+        comment = _is_universal_comment if universal else _comments([line for _, line in beginning])
         for held in _groups(chain(beginning, numbered), comment, spaces):
             tokens = [Token(Place(source, number), _cells(line)) for number, line in held]
             if universal:
@@ -84,7 +84,27 @@ def _cells(line: str) -> list[str]:
     return line.split("\t" if "\t" in line else None) or [line]
 
 
-def _groups(numbered: Iterable[tuple[int, str]], comment: str | None, spaces: bool) -> Iterator[list[tuple[int, str]]]:
+def _is_universal_comment(line: str) -> bool:
+    return line.startswith("#")
+
+
+def _comments(beginning: Sequence[str]) -> Callable[[str], bool]:
+    """Which lines that begin like a sign and a space are no word: other cells than most, or KLUE's two signs."""
+    tabs = any("\t" in line for line in beginning)
+    usual = Counter(len(_cells(line)) for line in beginning if line.strip()).most_common(1)
+
+    def is_comment(line: str) -> bool:
+        if not line.startswith(("# ", "## ")):
+            return False
+        # A file of tabs holds no word and tag that are divided by a space.
+        return line.startswith("## ") or "\t" not in line if tabs else len(_cells(line)) != usual[0][0]
+
+    return is_comment
+
+
+def _groups(
+    numbered: Iterable[tuple[int, str]], is_comment: Callable[[str], bool], spaces: bool
+) -> Iterator[list[tuple[int, str]]]:
     """The lines between blank ones, without comments, which stand before a sentence's first word."""
     held: list[tuple[int, str]] = []
     for number, line in numbered:
@@ -92,7 +112,7 @@ def _groups(numbered: Iterable[tuple[int, str]], comment: str | None, spaces: bo
             if held:
                 yield held
             held = []
-        elif held or not (comment and line.startswith(comment)):
+        elif held or not is_comment(line):
             held.append((number, line))
     if held:
         yield held

@@ -114,7 +114,12 @@ def _lock(file: BinaryIO, run: Path) -> None:
         # Not `flock`, whose lock a killed run's workers would hold for some seconds more.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise InputError("another process is training in it; wait for it or give another --output", run) from None
+        raise busy(run) from None
+
+
+def busy(run: Path) -> InputError:
+    """The error of a folder that another process has."""
+    return InputError("another process is training in it; wait for it or give another --output", run)
 
 
 def _numbers(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
