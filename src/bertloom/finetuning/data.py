@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 import torch
@@ -56,12 +55,6 @@ class Data:
         learned = sum(map(len, self.features))
         measured = sum(len(one) for made in self.dev_features for one in made)
         return max(1, min(MEASURES, self.epoch(recipe) // APART, int(3 * SHARE * learned / max(1, measured))))
-
-    @cached_property
-    def words(self) -> torch.Tensor:
-        """The ids (U,) that occur on either side, in order."""
-        every = chain(self.features, *self.dev_features)
-        return torch.from_numpy(np.unique(np.concatenate([one.input_ids for one in every]))).long()
 
     @cached_property
     def identity(self) -> str:

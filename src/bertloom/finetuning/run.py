@@ -16,7 +16,6 @@ from bertloom.api import Model
 from bertloom.corpus.order import mix, permuted
 from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
-from bertloom.finetuning.words import OccurringWords
 from bertloom.model.encoder import Encoder, Pooler
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch
@@ -84,9 +83,6 @@ class Finetuning(Run[Scores]):
         # The dropout is this run's; who trains the model on finds its own.
         self.encoder.config = start.config
         self.objective = TaskObjective(self.task, self.task.head(config))
-        if not (self.task.frozen or recipe.freeze):
-            table = start.encoder.embeddings.word.weight
-            self.encoder.embeddings.word = OccurringWords(table, self.data.words)  # type: ignore[assignment]
         self.encoder.to(device), self.objective.to(device)
         self._freeze(config.num_hidden_layers)
         named = [*self.encoder.named_parameters(), *self.objective.named_parameters()]
