@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bertloom.errors import InputError
 
@@ -48,15 +48,17 @@ def _said_by_the_system(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold a folder while this process is in the block and alive; False where another does, or nothing can be held."""
-    handle = os.open(folder, os.O_RDONLY)
+def held(path: Path) -> Iterator[bool | None]:
+    """Hold a path while this process is in the block and alive; False where another does, None where nothing can be."""
+    handle = os.open(path, os.O_RDONLY)
+    free: bool | None = True
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except OSError:
+        except BlockingIOError:
             free = False
+        except OSError:
+            free = None
         yield free
     finally:
         os.close(handle)
@@ -66,7 +68,7 @@ def _beside(path: Path) -> Path:
     """Where `path` is written before it takes its name; what a writer of it that was killed left there is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with suppress(FileNotFoundError), _held(left) as free:
+        with suppress(FileNotFoundError), held(left) as free:
             if free:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
     return path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -78,7 +80,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside = _beside(path)
     beside.touch()
     try:
-        with _held(beside), _said_by_the_system(path):
+        with held(beside), _said_by_the_system(path):
             yield beside
             flush(beside)
             os.replace(beside, path)
@@ -93,7 +95,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     beside = _beside(path)
     beside.mkdir()
     try:
-        with _held(beside), _said_by_the_system(path):
+        with held(beside), _said_by_the_system(path):
             yield beside
             # Some libraries write files that their owner alone may read.
             readable = beside.stat().st_mode & 0o666
@@ -131,6 +133,11 @@ def remove_remains(folder: Path) -> None:
     """Remove it, a link as a link."""
     for left in remains(folder):
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def json_line(value: Any, stream: TextIO) -> str:
+    """`value` as a line of JSON in letters that a stream has."""
+    return json.dumps(value, ensure_ascii=not stream.encoding.lower().startswith("utf")) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:

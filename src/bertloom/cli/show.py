@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from bertloom.files import json_line
 from bertloom.text.sources import ReadCounts
 
 # Progress and remarks go to stderr, so that stdout holds results alone.
@@ -53,8 +53,7 @@ def command(*words: object) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    json.dump(value, sys.stdout, ensure_ascii=not sys.stdout.encoding.lower().startswith("utf"))
-    sys.stdout.write("\n")
+    sys.stdout.write(json_line(value, sys.stdout))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -39,7 +39,7 @@ class Tuning(Keys):
     weight_decay: float = key(0.01, "Decay of matrices and embeddings.")
     clip: float = key(1.0, "Largest norm of the gradient; 0 for no limit.")
     dropout: float = key(
-        -1.0, "Share dropped of states and attention; -1 for the model's own, or none where that is better."
+        -1.0, "Share dropped; -1 for the model's own, none in one epoch or of whole texts under width 512."
     )
     layer_decay: float = key(1.0, "Each layer's rate as a share of that of the layer above.")
     freeze: int = key(0, "Layers from the bottom that stay as they are, the embeddings with them.")

@@ -14,7 +14,7 @@ from typing import Any
 from bertloom.api import Model, load
 from bertloom.card import CARD, finetuned_card
 from bertloom.errors import InputError, blaming
-from bertloom.files import read_json, whole_file, write_json
+from bertloom.files import held, read_json, whole_file, write_json
 from bertloom.finetuning.data import Data, read
 from bertloom.finetuning.recipe import Tuning, read_tuning, tuning
 from bertloom.finetuning.report import FILE, draw_confusion, over_fitting, over_seeds
@@ -26,8 +26,8 @@ from bertloom.tasks.task import Prediction
 from bertloom.train import checkpoint
 from bertloom.train.loop import Step
 from bertloom.train.metrics import FILE as METRICS
-from bertloom.train.metrics import read_metrics
-from bertloom.train.run import RECIPE, alone, claim_folder, stop_signals
+from bertloom.train.metrics import busy, read_metrics
+from bertloom.train.run import RECIPE, claim_folder, stop_signals
 
 # How far a restarted run's seed lies from the one that learned nothing.
 NEXT_SEED = 1000
@@ -81,7 +81,9 @@ def finetune(
     data = read(recipe, start, told)
     begin(_settings(recipe, start, data))
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with held(folder) as free:
+        if free is False:
+            raise busy(folder)
         claim_folder(folder, partial(_differing, recipe))  # another process may have ended in it meanwhile
         for seed in sorted(folder.glob("seed-*")):
             _require_data(_identity(seed), data, seed)

@@ -133,7 +133,7 @@ class Classify(OnFeatures):
         return replace(self, text=text, pair=pair or "none", label=label)
 
     def told_by(self, source: str) -> Self:
-        """Columns by the names of the first row."""
+        """Columns by the names of the first rows."""
         first = self.first_row(source)
         return self.shown(first[1], first[0]) if first else self
 

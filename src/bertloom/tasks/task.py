@@ -404,10 +404,9 @@ def named(row: Row, given: str, known: Sequence[str]) -> str | None:
 
 def apart(**columns: str) -> None:
     """Raise where one column is named for two things."""
-    names = [name for name in columns.values() if name not in ("", "none")]
-    for role, name in columns.items():
-        if names.count(name) > 1:
-            (other,) = [one for one, same in columns.items() if same == name and one != role][:1]
+    owners: dict[str, str] = {}
+    for role, name in reversed(columns.items()):
+        if name not in ("", "none") and (other := owners.setdefault(name, role)) != role:
             raise InputError(f"{role}: column {name!r} given, which is {other} too; a column of its own needed")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bertloom.errors import InputError
-from bertloom.files import refuse_existing, whole_file
+from bertloom.files import json_line, refuse_existing, whole_file
 from bertloom.tasks.task import Prediction, Record, Task
 
 Write = Callable[[Record, Prediction], None]
@@ -36,12 +36,9 @@ def writer(path: Path | None, task: Task) -> Iterator[Write]:
 def _lines(file: TextIO) -> Write:
     """What tells the record, its id or its line, and the prediction."""
 
-    # A terminal's encoding may lack letters, JSON's escapes do not.
-    escaped = not file.encoding.lower().startswith("utf")
-
     def write(record: Record, prediction: Prediction) -> None:
         known = {"id": record.id} if record.id != "" else {"line": record.place.line} if record.place.line else {}
-        file.write(json.dumps({**known, **prediction}, ensure_ascii=escaped) + "\n")
+        file.write(json_line({**known, **prediction}, file))
 
     return write
 

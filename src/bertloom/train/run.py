@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 from abc import ABC, abstractmethod
@@ -23,7 +22,7 @@ from bertloom.train import checkpoint
 from bertloom.train.keys import Keys
 from bertloom.train.loop import Objective, Step, steps
 from bertloom.train.memory import give_back_memory
-from bertloom.train.metrics import FILE, Metrics, busy
+from bertloom.train.metrics import FILE, Metrics
 
 RECIPE = "recipe.toml"
 M = TypeVar("M")
@@ -158,23 +157,6 @@ def claim_folder(folder: Path, differing: Callable[[Path], dict[str, tuple[Any, 
             raise InputError(f"is the run of another recipe ({said}); give another --output", folder)
     elif os.path.lexists(folder) and not (folder.is_dir() and _hardly_begun(folder)):
         raise InputError("is there and is no run; give another --output", folder)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Inside, other processes that ask for the folder are refused; where a file system has no such lock, nobody is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise busy(folder) from None
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _hardly_begun(folder: Path) -> bool:
