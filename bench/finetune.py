@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from side_by_side import Apart, data, finish, row
 
 from bertloom.api import load
-from bertloom.finetuning.data import read
+from bertloom.finetuning.data import Data, read
 from bertloom.finetuning.recipe import tuning
 from bertloom.finetuning.run import Finetuning
+from bertloom.tasks import Task
 from bertloom.tasks.predict import grouped
-from bertloom.tasks.task import TARGET
+from bertloom.tasks.task import TARGET, Feature
 from bertloom.train.loop import steps
 from bertloom.train.optimizer import rate_at
 
@@ -124,22 +127,18 @@ class Theirs(Side):
         self.collate = transformers.DataCollatorWithPadding(
             tokenizer, padding="max_length" if case == "squad" else "longest", max_length=MOST if answers else None
         )
-        records = [theirs(one, answers) for one in self.data.features]
+        records = [as_theirs(one, self.data.task) for one in self.data.features]
         self.trainer = transformers.Trainer(
             self.model, arguments, train_dataset=records, data_collator=self.collate, processing_class=tokenizer
         )
         self.trainer.create_optimizer()
         # What `train()` would have set; its steps are called one by one, to take turns.
         self.trainer.current_gradient_accumulation_steps = 1
-        self.batches, self.step = self.all_batches(epochs), 0
+        self.batches, self.step = self.all_batches(), 0
 
-    def all_batches(self, epochs: float) -> Any:
-        left = self.run.last
-        while left > 0:
-            for batch in self.trainer.get_train_dataloader():
-                if left > 0:
-                    yield batch
-                left -= 1
+    def all_batches(self) -> Any:
+        epochs = (self.trainer.get_train_dataloader() for _ in itertools.count())
+        return itertools.islice(itertools.chain.from_iterable(epochs), self.run.last)
 
     def turn(self, number: int) -> tuple[int, float]:
         samples, began = 0, time.perf_counter()
@@ -154,45 +153,48 @@ class Theirs(Side):
             self.step += 1
         return samples, time.perf_counter() - began
 
-    @torch.no_grad()
     def score(self) -> float:
-        """Their logits, decoded and scored as ours are."""
-        self.model.eval()
-        task, answers = self.data.task, self.data.task.name == "answer"
-        flat = [one for made in self.data.dev_features for one in made]
-        logits = []
-        for start in range(0, len(flat), BATCH):
-            part = flat[start : start + BATCH]
-            batch = self.collate(
-                [
-                    {k: v for k, v in theirs(one, answers).items() if "label" not in k and "positions" not in k}
-                    for one in part
-                ]
-            )
-            made = self.model(**batch)
-            if answers:
-                both = torch.stack([made.start_logits, made.end_logits], -1)
-                logits += [one[: len(feature)].numpy() for one, feature in zip(both, part)]
-            else:
-                logits += [one[None].numpy() for one in made.logits]
-        own = grouped(map(len, self.data.dev_features), logits)
-        predictions = [task.decode(*one) for one in zip(self.data.dev, self.data.dev_features, own)]
-        return task.score(predictions, self.data.dev)[self.run.metric]
+        return scored(self.model, self.data, self.collate)[self.run.metric]
 
 
-def theirs(example: Any, answers: bool) -> dict[str, Any]:
+def as_theirs(example: Feature, task: Task) -> dict[str, Any]:
     """An example as `transformers` takes it."""
+    rows, labels = example.targets[TARGET]
     made: dict[str, Any] = {
         "input_ids": example.input_ids.tolist(),
         "token_type_ids": example.segment_ids.tolist(),
         "attention_mask": [1] * len(example),
     }
-    labels = example.targets[TARGET][1]
-    if answers:
+    if task.name == "answer":
         made["start_positions"], made["end_positions"] = (int(labels[:, side].argmax()) for side in range(2))
+    elif task.name == "tag":
+        whole = np.full(len(example), -100)
+        whole[rows] = labels
+        made["labels"] = whole.tolist()
     else:
-        made["labels"] = int(labels[0])
+        made["labels"] = labels[0].item()
     return made
+
+
+@torch.no_grad()
+def scored(model: Any, data: Data, collate: Any) -> dict[str, float]:
+    """Their logits on dev, decoded and scored as ours are."""
+    model.eval()
+    task, flat = data.task, [one for made in data.dev_features for one in made]
+    logits = []
+    for start in range(0, len(flat), BATCH):
+        part = flat[start : start + BATCH]
+        batch = collate([as_theirs(one, task) for one in part])
+        made = model(**{name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")})
+        if task.name == "answer":
+            both = torch.stack([made.start_logits, made.end_logits], -1)
+            logits += [one[: len(feature)].numpy() for one, feature in zip(both, part)]
+        elif task.name == "tag":
+            logits += [one[feature.targets[TARGET][0]].numpy() for one, feature in zip(made.logits, part)]
+        else:
+            logits += [one[None].numpy() for one in made.logits]
+    own = grouped(map(len, data.dev_features), logits)
+    return task.score([task.decode(*one) for one in zip(data.dev, data.dev_features, own)], data.dev)
 
 
 def main() -> None:

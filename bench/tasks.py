@@ -25,17 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from finetune import BATCH, minilm, sentences
+from finetune import BATCH, as_theirs, minilm, scored, sentences
 from side_by_side import data
 
 from bertloom.api import load
-from bertloom.files import write_json
+from bertloom.files import sha256, write_json
 from bertloom.finetuning.data import read
 from bertloom.finetuning.recipe import Tuning, tuning
 from bertloom.finetuning.tune import finetune
 from bertloom.tasks import Task
-from bertloom.tasks.predict import grouped
-from bertloom.tasks.task import TARGET
 
 SEEDS = 3
 # Letters of the right answers, which the stories come without (Richardson et al. 2013, mc500).
@@ -178,7 +176,7 @@ def theirs(name: str, output: Path, seed: int = 0) -> dict[str, Any]:
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             nonlocal spent
             began = time.perf_counter()
-            values.append(scored(model, task, found, collate)[metric])
+            values.append(scored(model, found, collate)[metric])
             model.train()
             spent += time.perf_counter() - began
 
@@ -198,39 +196,6 @@ def theirs(name: str, output: Path, seed: int = 0) -> dict[str, Any]:
     return {"values": [max(values)], "losses": [losses], "by_epoch": [values], "samples_per_second": round(speed, 2)}
 
 
-def as_theirs(example: Any, task: Task) -> dict[str, Any]:
-    """A feature as `transformers` takes it."""
-    rows, labels = example.targets[TARGET]
-    made: dict[str, Any] = {
-        "input_ids": example.input_ids.tolist(),
-        "token_type_ids": example.segment_ids.tolist(),
-        "attention_mask": [1] * len(example),
-    }
-    if task.name == "tag":
-        whole = np.full(len(example), -100)
-        whole[rows] = labels
-        made["labels"] = whole.tolist()
-    else:
-        made["labels"] = labels[0].item()
-    return made
-
-
-@torch.no_grad()
-def scored(model: Any, task: Task, found: Any, collate: Any) -> dict[str, float]:
-    """Their logits, decoded and scored as ours."""
-    model.eval()
-    flat = [one for own in found.dev_features for one in own]
-    logits = []
-    for start in range(0, len(flat), BATCH):
-        part = flat[start : start + BATCH]
-        batch = dict(collate([as_theirs(one, task) for one in part]))
-        batch.pop("labels")
-        for feature, one in zip(part, model(**batch).logits):
-            logits.append(one[feature.targets[TARGET][0]].numpy() if task.name == "tag" else one[None].numpy())
-    own = grouped(map(len, found.dev_features), logits)
-    return task.score([task.decode(*one) for one in zip(found.dev, found.dev_features, own)], found.dev)
-
-
 def trivial(name: str, output: Path) -> dict[str, Any]:
     found = read(recipe(name, output), load(minilm()), lambda text: None)
     return {"answer": baseline(found.task, found.train, found.dev, CASES[name].metric)}
@@ -239,11 +204,18 @@ def trivial(name: str, output: Path) -> dict[str, Any]:
 WHO: dict[str, Callable[[str, Path], dict[str, Any]]] = {"ours": ours, "theirs": theirs, "trivial": trivial}
 
 
+def made_of(name: str, output: Path) -> dict[str, Any]:
+    """What a cell goes by: the recipe with its automatic values, and the files."""
+    given, width = recipe(name, output), load(minilm()).config.hidden_size
+    files = {side: sha256(Path(getattr(given, side))) for side in ("train", "dev")}
+    return {**given.shaping(), "dropout": given.dropped(width), "learning_rate": given.rate(width), **files}
+
+
 def cell(who: str, name: str, output: Path) -> dict[str, Any] | None:
-    """What a finished cell holds; None where there is none of the recipe as it is now."""
+    """What a finished cell holds; None where there is none of the recipe and the data as they are now."""
     file = output / f"{who}-{name}.json"
     made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return made if made.get("recipe") == recipe(name, output).shaping() else None
+    return made if made.get("recipe") == made_of(name, output) else None
 
 
 def make(who: str, name: str, output: Path, peers: int) -> None:
@@ -251,9 +223,9 @@ def make(who: str, name: str, output: Path, peers: int) -> None:
     file = output / f"{who}-{name}.json"
     if cell(who, name, output) is None:
         if file.is_file():
-            print(f"{file} is of another recipe and made anew", flush=True)
+            print(f"{file} is of another recipe or of other data and made anew", flush=True)
             shutil.rmtree(output / f"{who}-{name}", ignore_errors=True)
-        write_json(file, {"recipe": recipe(name, output).shaping(), **WHO[who](name, output)})
+        write_json(file, {"recipe": made_of(name, output), **WHO[who](name, output)})
     while who == "theirs" and (found := cell(who, name, output)) and len(found["values"]) < peers:
         more = theirs(name, output, len(found["values"]))
         write_json(file, {**found, **{key: found.get(key, []) + more[key] for key in ("values", "losses", "by_epoch")}})

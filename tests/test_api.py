@@ -8,8 +8,10 @@ import torch
 import transformers
 
 import bertloom
+from bertloom import api
 from bertloom.api import Model, _row
 from bertloom.errors import InputError
+from bertloom.model.packed import computing_device
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
@@ -202,3 +204,12 @@ def test_numpys_values_and_tuples_are_what_they_hold() -> None:
     given = {"a": np.int64(1), "b": ("x", np.str_("y")), "c": np.array([[1, 2]]), "d": {"e": (1.5,)}, "f": "x"}
     assert _row(given, 1, "text") == {"a": 1, "b": ["x", "y"], "c": [[1, 2]], "d": {"e": [1.5]}, "f": "x"}
     assert type(_row(given, 1, "text")["a"]) is int
+
+
+def test_a_loaded_model_computes_where_training_does(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice alone: there is no GPU here."""
+    for there, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert computing_device().type == kind
+    monkeypatch.setattr(api, "computing_device", lambda: torch.device("meta"))
+    assert bertloom.load(minilm).encoder.embeddings.word.weight.is_meta

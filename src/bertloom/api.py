@@ -22,7 +22,7 @@ from bertloom.example import Example
 from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import LanguageHead
-from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
+from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
 from bertloom.tasks import SETTINGS, Task, of_config
 from bertloom.tasks.predict import predicted
 from bertloom.tasks.task import Prediction, Record
@@ -319,4 +319,5 @@ def load(model: str | Path) -> Model:
         raise InputError(f"tokenizer of {len(tokenizer):,} tokens, embeddings for {config.vocab_size:,}", folder)
     file = folder / CARD
     card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
-    return Model(encoder, heads, tokenizer, others, folder, unread, card, task)
+    device = computing_device()
+    return Model(encoder.to(device), heads.to(device), tokenizer, others, folder, unread, card, task)

@@ -43,8 +43,10 @@ def _said_by_the_system(path: Path) -> Iterator[None]:
             raise
         if number in (errno.ENOTEMPTY, errno.EEXIST) and path.exists():
             raise InputError(TAKEN, path) from None
-        named = isinstance(error, OSError) and error.filename
-        raise OSError(number, os.strerror(number), str(named or path)) from error
+        named = str((isinstance(error, OSError) and error.filename) or path)
+        # What is written beside is nothing that the user named.
+        ours = named.startswith(str(path.with_name(f".{path.name}.")))
+        raise OSError(number, os.strerror(number), str(path) if ours else named) from error
 
 
 @contextmanager
@@ -78,7 +80,8 @@ def _beside(path: Path) -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place in one step if nothing goes wrong."""
     beside = _beside(path)
-    beside.touch()
+    with _said_by_the_system(path):
+        beside.touch()
     try:
         with held(beside), _said_by_the_system(path):
             yield beside
@@ -93,7 +96,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` to fill; it is renamed to `path`, which must not be there yet."""
     beside = _beside(path)
-    beside.mkdir()
+    with _said_by_the_system(path):
+        beside.mkdir()
     try:
         with held(beside), _said_by_the_system(path):
             yield beside
@@ -137,7 +141,9 @@ def remove_remains(folder: Path) -> None:
 
 def json_line(value: Any, stream: TextIO) -> str:
     """`value` as a line of JSON in letters that a stream has."""
-    return json.dumps(value, ensure_ascii=not stream.encoding.lower().startswith("utf")) + "\n"
+    # A stream in memory has no encoding.
+    whole = (stream.encoding or "utf-8").lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=not whole) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:

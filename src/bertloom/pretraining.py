@@ -23,7 +23,7 @@ from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
-from bertloom.model.packed import Batch
+from bertloom.model.packed import Batch, computing_device
 from bertloom.objectives import Combined
 from bertloom.text.readers import passages
 from bertloom.text.sources import COMPRESSED, expand
@@ -112,7 +112,7 @@ class Pretraining(Run[Measure]):
     def _build(self, started: Model | None) -> None:
         recipe, config = self.recipe, self.config
         torch.manual_seed(recipe.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = computing_device()
         self.precision = precision_on(device, recipe.precision)
         self.encoder = Encoder(config)
         self.objective = Combined(config, recipe.objective, recipe.segments, recipe.mask, recipe.mask_share)

@@ -83,7 +83,7 @@ def test_the_terminal_shows_settings_scores_and_what_is_next(typed: Typed, desk:
         "Settings: epochs 1, steps 2, batch_size 32, learning_rate 0.0006",
         "64 training and 20 dev records",
         "epoch 1.0 dev: accuracy",
-        "learned nothing either",
+        "learned nothing: it answers",
         "Temperature",
         "next: bertloom predict",
     ]
@@ -109,6 +109,7 @@ def test_the_terminal_shows_settings_scores_and_what_is_next(typed: Typed, desk:
         ("finetune {t}/odd.toml", "odd.toml:2: key unknown 'epohcs', did you mean 'epochs'"),
         ("finetune {t}/bad.toml", "bad.toml:2: epochs: -1 given, above 0"),
         ("finetune {t}/late.toml --train {d}/tag.jsonl --dev {d}/tag.jsonl", "late.toml:2: metric: 'none'"),
+        ("finetune {t}/words.toml", "words.toml:2: on-bad: unknown 'skpi', did you mean 'skip'"),
         ("predict {m} --data {d}/tag.jsonl --output {t}/p.jsonl", "is not fine-tuned"),
         ("predict {d}/tagger --data {d}/tag.jsonl --output {t}/p.xml", "output ending in '.xml' given"),
         ("predict {d}/tagger --data {d}/tag.jsonl --output {d}/tag.jsonl", "is there already"),
@@ -127,6 +128,7 @@ def test_one_clear_line(typed: Typed, desk: Path, tiny_model: Path, tmp_path: Pa
     (tmp_path / "pretrained" / "recipe.toml").write_text('corpus = "x"\n')
     (tmp_path / "odd.toml").write_text('task = "tag"\nepohcs = 3\n')
     (tmp_path / "bad.toml").write_text(f'task = "tag"\nepochs = -1\n{keys}')
+    (tmp_path / "words.toml").write_text(f'task = "tag"\non_bad = "skpi"\n{keys}')
     (tmp_path / "late.toml").write_text(
         f'task = "tag"\nmetric = "none"\nmodel = "{tiny_model}"\noutput = "{tmp_path}/o"\n'
     )

@@ -359,7 +359,42 @@ def test_a_dead_run_is_restarted_and_reported(
     none = finetune(recipe(files, tiny_model, tmp_path / "none", restarts=0), say=said.append)
     assert none
     assert none["runs"][0]["dead"] == "'cat'"
-    assert any("seed 0 learned nothing either" in one for one in said)
+    assert any("seed 0 learned nothing: it answers 'cat' to everything; a lower" in one for one in said)
+
+
+def test_a_dead_run_is_not_shipped_for_a_score_that_a_constant_answer_has(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classify, "dead", lambda self, predictions, records: "'cat'")
+    given = recipe(files, tiny_model, tmp_path / "run", restarts=0, epochs=2.0)
+    report = finetune(given, say=quiet)
+    assert report
+    assert report["runs"][0]["dead"] == "'cat'"
+    monkeypatch.undo()
+    file = tmp_path / "run" / "seed-0" / "report.json"
+    best = json.loads(file.read_text())
+    file.write_text(json.dumps({**best, "scores": {**best["scores"], "accuracy": 2.0}}))
+    monkeypatch.setattr(Classify, "dead", lambda self, predictions, records: None)
+    report = finetune(replace(given, seeds=2), say=quiet)
+    assert report
+    assert [run["dead"] for run in report["runs"]] == ["'cat'", None]
+    assert report["shipped"] == 1
+
+
+def test_of_dead_runs_the_best_is_kept(
+    files: dict[str, Path], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classify, "dead", lambda self, predictions, records: "'cat'")
+    said: list[str] = []
+    report = finetune(recipe(files, tiny_model, tmp_path / "run", restarts=2, epochs=2.0), say=said.append)
+    assert report
+    tried = [json.loads(file.read_text()) for file in (tmp_path / "run").glob("seed-*/report.json")]
+    assert len(tried) == 3
+    best = max(one["scores"]["accuracy"] for one in tried)
+    assert report["runs"][0]["scores"]["accuracy"] == report["scores"]["accuracy"] == best
+    assert len(report["runs"][0]["dead_before"]) == 2
+    assert report["shipped"] not in report["runs"][0]["dead_before"]
+    assert sum("learned nothing either" in one for one in said) == 2
 
 
 def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(

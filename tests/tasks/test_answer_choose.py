@@ -166,6 +166,8 @@ def test_swag_and_json(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"choices": ["x"]}, "no two or more choices"),
+        ({"choices": ["x", ""]}, "choice 2 of 2 is empty, a text needed"),
+        ({"choices": [3, "x"]}, "choice 1 of 2 is a int, a text needed"),
         ({"choices": "xy"}, "no two or more choices"),
         ({"label": 2}, "label 2 given, 0 to 1, A to B or a choice's text"),
         ({"context": ""}, "'context' is empty"),
@@ -342,6 +344,9 @@ def test_a_cell_of_a_table_holds_answers_as_json(tmp_path: Path) -> None:
 def test_ids_stay_what_they_are() -> None:
     row = {"question": "who", "context": "The cat", "answers": []}
     assert [Answer().record({**row, "id": one}, PLACE).id for one in (0, 5, "5", None, 2.5)] == [0, 5, "5", "", "2.5"]
+    for odd in ([1], {}, True):
+        with pytest.raises(InputError, match=r"id .* given, a text or a number allowed"):
+            Answer().record({**row, "id": odd}, PLACE)
 
 
 def test_mctests_answers_are_one_line_a_story(tmp_path: Path) -> None:
@@ -359,3 +364,16 @@ def test_mctests_answers_are_one_line_a_story(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "a.tsv.gz", "wt") as file:
         file.write(MCTEST)
     assert [one.right for one in Choose().read(str(tmp_path / "a.tsv.gz"), ReadCounts())] == [3, 2, 1, 0]  # type: ignore[attr-defined]
+
+
+def test_an_answer_and_the_word_that_there_is_none_contradict_each_other() -> None:
+    row = {"question": "who", "context": "The cat"}
+    cat = {"text": ["cat"], "answer_start": [4]}
+    none: dict[str, Any] = {"text": [], "answer_start": []}
+    for answers, impossible in ((cat, True), (none, False), ([], False)):
+        with pytest.raises(InputError, match=r"is_impossible (true|false) and .* given, one of both allowed"):
+            Answer().record({**row, "answers": answers, "is_impossible": impossible}, PLACE)
+    assert Answer().record({**row, "answers": cat, "is_impossible": False}, PLACE).answers == (("cat", 4),)
+    for answers in (none, [], None):
+        assert Answer().record({**row, "answers": answers, "is_impossible": True}, PLACE).answers == ()
+    assert Answer().record({**row, "answers": none}, PLACE).answers == ()

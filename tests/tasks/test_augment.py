@@ -44,6 +44,18 @@ def test_masked_words_are_replaced_by_what_the_model_puts_there() -> None:
         assert other in ("cat", "dog")
 
 
+def test_signs_around_a_word_stay() -> None:
+    masked: list[str] = []
+
+    def fill(text: str) -> list[list[tuple[str, float]]]:
+        masked.append(text)
+        return [[("dog", 1.0)] for _ in range(text.count("[MASK]"))]
+
+    assert replace('"it", … (cat).', 1.0, np.random.default_rng(0), fill) == '"dog", … (dog).'
+    assert masked == ['"[MASK]", … ([MASK]).']
+    assert replace("… —", 1.0, np.random.default_rng(0), fill) == "… —"
+
+
 def test_the_same_rng_gives_the_same_text() -> None:
     for way in ("delete", "swap"):
         texts = {

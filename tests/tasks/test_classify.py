@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from bertloom.errors import InputError
+from bertloom.model.packed import pack
 from bertloom.tasks.classify import Classify, Text
 from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts
@@ -214,3 +217,45 @@ def test_bad_records_are_left_out_where_asked() -> None:
 def test_a_body_needs_features() -> None:
     with pytest.raises(InputError, match="body: bilstm given, --features-from embeddings or"):
         Classify(body="bilstm")
+
+
+def test_a_text_in_windows_weighs_as_one_text(tokenizer: Tokenizer) -> None:
+    """Mean loss and gradient are those of its windows' mean and the short text's loss, half each."""
+    long = " ".join(["cat", "dog", "cow", "duck", "sheep", "horse"] * 8)
+    records = [Text(place=PLACE, text=text, labels=("a",)) for text in (long, "the cat")]
+    for kind in ({"problem": "single", "labels": ("a", "b")}, {"problem": "multi", "labels": ("a", "b")}):
+        task = Classify(length=18, long="windows", **kind)  # type: ignore[arg-type]
+        windows, short = task.features(records, tokenizer, small(vocab_size=len(tokenizer)))
+        assert len(windows) > 2
+        assert len(short) == 1
+        batch = pack([*windows, *short])
+        logits = torch.randn(len(batch.lengths), 2, requires_grad=True)
+        labels = batch.targets["labels"][1]
+        if task.problem == "single":
+            each = functional.cross_entropy(logits, labels, reduction="none")
+        else:
+            each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+        loss = task.loss(logits, batch) / task.count(batch)
+        wanted = (each[:-1].mean() + each[-1]) / 2
+        assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+        (mine,), (theirs,) = torch.autograd.grad(loss, logits), torch.autograd.grad(wanted, logits)
+        assert torch.allclose(mine, theirs, atol=1e-7)
+
+
+def test_a_label_given_twice_is_one_and_their_order_says_nothing(tmp_path: Path) -> None:
+    task, records = read(tmp_path / "a.tsv", "text\tlabel\nx\ta;a\ny\tb;a\nz\ta;b\n", separator=";")
+    assert [one.labels for one in records] == [("a",), ("b", "a"), ("a", "b")]
+    task = task.learn(records)
+    given = [{"labels": ["a", "b"]}] * 2
+    assert task.dead(given, records[1:]) is None, "all of them right"
+    assert task.dead(given, records[:2]) == "('a', 'b')"
+
+
+def test_scores_that_say_little_but_are_right_are_alive() -> None:
+    task = Classify(problem="regression", label="score")
+    records = texts(*(str(one) for one in range(20)))
+    rng = np.random.default_rng(0)
+    constant = [{"score": float(9.5 + 1e-3 * one)} for one in rng.normal(size=20)]
+    assert abs(np.corrcoef([one["score"] for one in constant], range(20))[0, 1]) < 0.4
+    assert task.dead(constant, records) == "9.50"
+    assert task.dead([{"score": 9.5 + 1e-3 * one} for one in range(20)], records) is None

@@ -18,9 +18,10 @@ from bertloom import hub
 from bertloom.api import Model
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
+from bertloom.example import Example
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import pack
-from bertloom.tasks import SETTINGS, TASKS, of_config
+from bertloom.tasks import SETTINGS, TASKS, of_config, predict
 from bertloom.tasks.answer import Answer
 from bertloom.tasks.choose import Choose
 from bertloom.tasks.classify import Classify
@@ -187,8 +188,16 @@ def test_transformers_opens_it_and_computes_the_same(name: str, tokenizer: Token
     assert torch.allclose(mine, theirs.bert.embeddings.word_embeddings.weight.grad, atol=1e-5)
     their_head = theirs.qa_outputs if task.name == "answer" else theirs.classifier
     assert torch.allclose(head.weight.grad, their_head.weight.grad, atol=1e-5)
+    if task.name == "answer":
+        both = torch.stack([made_by_them.start_logits, made_by_them.end_logits], -1)
+        assert torch.allclose(logits, both.flatten(0, 1), atol=1e-5)
+    elif task.name == "tag":
+        rows = [one.targets["labels"][0] for one in features]
+        own = torch.cat([one[where] for one, where in zip(made_by_them.logits, rows)])
+        assert torch.allclose(logits, own, atol=1e-5)
+    else:
+        assert torch.allclose(logits, made_by_them.logits.view(logits.shape), atol=1e-5)
     if name.startswith("classify"):
-        assert torch.allclose(logits, made_by_them.logits, atol=1e-5)
         assert theirs.config.id2label == dict(enumerate(getattr(task, "labels", ()) or ["LABEL_0"]))
 
 
@@ -203,6 +212,33 @@ def test_saved_and_loaded_it_answers_the_same(name: str, tokenizer: Tokenizer, t
     again.save(tmp_path / "again")
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "m" / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_read_in_parts_is_answered_in_its_order(
+    name: str, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether records or tokens bound a part; no more records are read ahead than a part holds."""
+    task, records = made(name, 23)
+    model = saved(task, tokenizer, config_for(tokenizer), tmp_path / "m")
+    records = [replace(record, id=f"r{number}") for number, record in enumerate(records)]
+    whole = [(one.id, told) for one, told in model.predictions(records)]
+    assert [told["id"] for _, told in whole] == [one.id for one in records]
+    for changes, ahead in (({"AT_ONCE": 3}, 3), ({"TOGETHER": 2, "MOST_TOKENS": 60}, 22)):
+        with monkeypatch.context() as patch:
+            for key, value in changes.items():
+                patch.setattr(predict, key, value)
+            read: list[Any] = []
+            stream = model.predictions(read.append(one) or one for one in records)  # type: ignore[func-returns-value]
+            first = next(stream)
+            assert len(read) <= ahead
+            parts = [(one.id, told) for one, told in (first, *stream)]
+        assert [one for one, _ in parts] == [one for one, _ in whole]
+        for (_, mine), (_, theirs) in zip(parts, whole):
+            assert mine.keys() == theirs.keys()
+            for key, value in mine.items():
+                if isinstance(value, float):
+                    assert value == pytest.approx(theirs[key], abs=1e-5)
 
 
 @pytest.mark.slow
@@ -228,6 +264,11 @@ def test_sixteen_examples_are_learned_by_heart(name: str, tokenizer: Tokenizer) 
     assert score == pytest.approx(100 if task.name == "answer" else 1, abs=0.01), (score, loss)
 
 
+def replace_targets(example: Example) -> Example:
+    """The example with its first row to be read."""
+    return replace(example, targets={"labels": (np.array([0]), np.array([0]))})
+
+
 def test_other_libraries_models_answer_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
     config = transformers.BertConfig(
         **config_for(tokenizer).to_dict(), id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}
@@ -237,6 +278,17 @@ def test_other_libraries_models_answer_too(tokenizer: Tokenizer, tmp_path: Path)
     model = bertloom.load(tmp_path / "m")
     (one,) = model.predict(["The cat meows."])
     assert one["label"] in ("bad", "good")
+    # A second text is read wherever a row has one, and the label is looked at where it is asked for.
+    pair = {"premise": "The cat meows.", "hypothesis": "The dog barks.", "label": "good"}
+    alone, both = model.predict([{"text": "The cat meows."}, pair])
+    assert alone["probabilities"] == pytest.approx(one["probabilities"], abs=1e-5)
+    assert both["probabilities"] != pytest.approx(one["probabilities"], abs=1e-5)
+    (example,) = model.examples([pair["premise"]], [pair["hypothesis"]])
+    head = model.heads["classifier"]
+    with torch.no_grad():
+        logits = head(model.encoder, pack([replace_targets(example)]))
+    assert softmax(logits[0].numpy()) == pytest.approx(list(both["probabilities"].values()), abs=1e-6)
+    assert model.evaluate([pair])["accuracy"] == float(both["label"] == "good")
     # Two labels of default names stand in no config.
     plain = transformers.BertConfig(**config_for(tokenizer).to_dict())
     transformers.BertForSequenceClassification(plain).save_pretrained(tmp_path / "plain")

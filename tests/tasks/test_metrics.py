@@ -172,6 +172,28 @@ def test_a_temperature_counts_answers_of_which_none_is_right() -> None:
     assert metrics.calibration(logits, gold, temperature) < 0.01 < metrics.calibration(logits, gold)
 
 
+def test_decisions_among_more_and_fewer_choices_are_each_their_own() -> None:
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(0, 2, rng.integers(1, 5)) for _ in range(60)]
+    gold = [int(one.argmax()) if rng.random() < 0.7 else int(rng.integers(-1, len(one))) for one in logits]
+    shares = [np.exp(one) / np.exp(one).sum() for one in logits]
+    sure = np.array([one.max() for one in shares])
+    right = np.array([int(one.argmax()) == wanted for one, wanted in zip(shares, gold)])
+    owner = np.minimum((15 * sure).astype(int), 14)
+    wanted = sum(abs(right[owner == one].sum() - sure[owner == one].sum()) for one in range(15)) / 60
+    assert metrics.calibration(logits, gold) == pytest.approx(wanted)
+
+    def unlikely(temperature: float) -> float:
+        total = 0.0
+        for one, best in zip(logits, gold):
+            share = np.exp(one / temperature) / np.exp(one / temperature).sum()
+            total -= np.log(share[best]) if best >= 0 else np.log(max(1e-9, 1 - share.max()))
+        return total
+
+    found = metrics.best_temperature(logits, gold)
+    assert all(unlikely(found) <= unlikely(found * by) + 1e-6 for by in (0.9, 0.99, 1.01, 1.1))
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1))
 def test_f1_over_labels_is_scikit_learns_own(pairs: list[tuple[str, str]]) -> None:
     gold, given_ = zip(*pairs)

@@ -88,3 +88,12 @@ def test_illegal_tags_are_named_and_mended(tags: list[str], scheme: str, place: 
 def test_what_is_no_tag(tag: str) -> None:
     with pytest.raises(ValueError, match="O or one of B- I- E- S-"):
         split(tag)
+
+
+def test_one_odd_tag_makes_no_other_scheme() -> None:
+    good = [["B-PER", "O", "B-LOC", "I-LOC"]] * 9
+    assert told([*good, ["S-PER", "O"]]) == "iob2"
+    whole = [["S-PER", "O", "B-LOC", "E-LOC"]] * 9
+    assert told([*whole, ["B-PER", "O"]]) == "bioes"
+    assert told(whole) == "bioes"
+    assert told([["U-PER", "O", "B-LOC", "I-LOC", "L-LOC"]]) == "bioes"

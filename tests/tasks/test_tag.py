@@ -104,8 +104,12 @@ def test_spans_and_lists_of_words_in_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.conll", "Anna B-PER\nlives O x\n", "a.conll:2: 3 columns given, 2 as in the lines before"),
-        ("a.conllu", "1\tdogs\tNOUN\n", "a.conllu:1: 3 columns given, 10 as in .* or of CoNLL-U"),
+        (
+            "a.conll",
+            "Anna B-PER\nlives O x\n",
+            "a.conll:2: 3 columns given, 2 as in the line before allowed: a word a line; texts go into JSON rows",
+        ),
+        ("a.conllu", "1\tdogs\tNOUN\n", "a.conllu:1: 3 columns given, 10 of CoNLL-U allowed"),
         ("a.conll", "\tO\nx\tO\n", "a.conll:1: an empty first or last column"),
         ("a.jsonl", '{"tokens": ["a"], "tags": ["O", "O"]}', "a.jsonl:1: field 'tags' holds no list of 1 tags"),
         ("a.jsonl", '{"tokens": ["a"], "tags": [null]}', "field 'tags' holds the tag None, texts allowed"),
@@ -144,7 +148,10 @@ def test_illegal_tags_are_refused_with_their_line_or_mended(tmp_path: Path) -> N
 def test_unknown_tags_in_dev_name_their_line(tmp_path: Path) -> None:
     task = Tag().learn(read(tmp_path / "a.conll", "a B-PER\n")[1])
     (dev,) = read(tmp_path / "d.conll", "x O\ny B-ORG\n")[1]
-    with pytest.raises(InputError, match=r"d.conll:2: tag 'B-ORG' given, those of the training file allowed: O, B-PER"):
+    with pytest.raises(
+        InputError,
+        match=r"d.conll:2: tag 'B-ORG' given, those of the training file allowed: O, B-PER, I-PER; --on-bad skip",
+    ):
         task.require(dev)
 
 
@@ -240,6 +247,8 @@ def test_spaces_at_the_ends_of_spans_are_left_out(tmp_path: Path) -> None:
     row = {"text": "a John b", "spans": [[1, 7, "PER"]]}
     _, records = read(tmp_path / "a.jsonl", json.dumps(row))
     assert Tag().learn(records).spans(records[0]) == [(2, 6, "PER")]
+    with pytest.raises(InputError, match=r'a.jsonl:1: span \[1, 2, "PER"\] given, which holds space alone'):
+        read(tmp_path / "a.jsonl", json.dumps({"text": "a John b", "spans": [[1, 2, "PER"]]}))
 
 
 def test_tags_of_records_that_are_only_asked_about_do_not_matter(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -61,10 +61,11 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
         ("a.json.gz", "no gzip", "a.json.gz: cannot be read: BadGzipFile"),
         ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: is not JSON: too deep"),
         ("a.parquet", "no parquet", "a.parquet: cannot be read"),
+        ("a.json", b'[{"a": 1},\n{"a": "\xe9"}]', "a.json:2: byte 0xe9 is not UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
-    (tmp_path / name).write_text(content)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=said):
         read(tmp_path / name)
 
@@ -76,6 +77,23 @@ def test_a_bad_row_is_left_out_and_counted_where_asked(tmp_path: Path) -> None:
     found = [row for _, row in rows(str(file), (), ReadOptions(on_bad="skip"), counts)]
     assert [row["a"] for row in found] == ["1", "3"]
     assert counts.mended == {"malformed row, left out": 1}
+
+
+def test_utf_16_is_called_so(tmp_path: Path) -> None:
+    for codec in ("utf-16-le", "utf-16-be"):
+        (tmp_path / "a.tsv").write_bytes("\ufefftext\tlabel\nx\ty\n".encode(codec))
+        with pytest.raises(InputError, match=r"a.tsv: is UTF-16; iconv -f utf-16 -t utf-8 makes a file"):
+            list(rows(str(tmp_path / "a.tsv"), (), ReadOptions(on_bad="skip", fallback="latin-1")))
+
+
+def test_no_row_stands_in_for_a_header_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_bytes(b"text\tlabel\xe9\none\ta\ntwo\tb\n")
+    skip = ReadOptions(on_bad="skip")
+    with pytest.raises(InputError, match=r"a.tsv:1: the header cannot be read, and no columns are named"):
+        list(rows(str(file), (), skip))
+    assert [row["text"] for _, row in rows(str(file), ("text", "label"), skip)] == ["one", "two"]
+    assert len(list(rows(str(file), (), ReadOptions(fallback="latin-1")))) == 2
 
 
 def test_a_bad_quote_is_a_bad_row_and_an_open_one_the_files_end(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave with its exit code: 0 done, 2 the user's mistake, 130 or 143 stopped by a signal."""
+    """Run a command and leave with its exit code: 0 done, 2 the user's mistake, 130 or 143 stopped by a signal,
+    130 by either where a run was saved first."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:

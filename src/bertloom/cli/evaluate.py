@@ -114,7 +114,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     objective = Combined(model.config, "+".join(model.trained))
     for name in objective.names:
         objective.heads[name].load_state_dict(model.heads[name].state_dict())
-    objective.eval()
+    objective.to(model.encoder.embeddings.word.weight.device).eval()
     measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
     guesses = guessing(corpus, list(measures))
     if json:

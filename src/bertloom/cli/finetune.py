@@ -33,7 +33,7 @@ def _finetuned(task: str, model: str, flags: dict[str, Any], json: bool) -> int:
     try:
         return _run(tuning(task, {**keys, **flags}), json)
     except InputError as error:
-        of_file = str(error).partition(":")[0] in keys.keys() - flags.keys()
+        of_file = str(error).partition(":")[0].replace("-", "_") in keys.keys() - flags.keys()
         raise (blamed(error, Path(model)) if of_file else error) from None
 
 
@@ -143,9 +143,6 @@ def show_report(report: dict[str, Any], output: Path) -> None:
     best = next(run for run in report["runs"] if run["seed"] == report["shipped"])
     title = f"{report['task']}: seed {report['shipped']}, best by {report['metric']} after {best['epochs']:g} epochs"
     print_table(title, columns, rows)
-    for run in report["runs"]:
-        if run["dead"] is not None:
-            say(f"seed {run['seed']} learned nothing: it answers {run['dead']} to everything")
     if found := report.get("confusion"):
         show_confusion(found["labels"], found["matrix"])
     if fitted := report["calibration"]:

@@ -18,7 +18,7 @@ from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
 from bertloom.model.encoder import Encoder, Pooler
 from bertloom.model.init import initialise
-from bertloom.model.packed import Batch
+from bertloom.model.packed import Batch, computing_device
 from bertloom.tasks import Task
 from bertloom.tasks.objective import TaskObjective
 from bertloom.tasks.predict import grouped, outputs
@@ -67,7 +67,7 @@ class Finetuning(Run[Scores]):
         if (share := recipe.dropped(config.hidden_size)) is not None:
             config = replace(config, hidden_dropout_prob=share, attention_probs_dropout_prob=share)
         torch.manual_seed(self.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = computing_device()
         self.precision = precision_on(device, recipe.precision)
         self.encoder = Encoder(config)
         state = start.encoder.state_dict()

@@ -159,22 +159,29 @@ def _known(file: Path, recipe: Tuning) -> Tuning:
 
 def _alive(work: _Work, seed: int) -> dict[str, Any] | None:
     """The report of a seed's run, or of another's where that one learned nothing; None where a signal stopped it."""
-    dead: list[int] = []
+    tried: list[dict[str, Any]] = []
     while True:
         found = _one(work, seed)
-        if found is None or found["dead"] is None or len(dead) == work.recipe.restarts:
+        if found is None:
+            return None
+        tried.append(found)
+        either = " either" if len(tried) > 1 else ""
+        said = f"seed {seed} learned nothing{either}: it answers {found['dead']} to everything"
+        if found["dead"] is None or len(tried) > work.recipe.restarts:
             break
-        dead.append(seed)
         seed += NEXT_SEED
-        work.say(f"seed {dead[-1]} learned nothing: it answers {found['dead']} to everything; again with seed {seed}")
-    if found is not None and found["dead"] is not None:
-        work.say(
-            f"seed {seed} learned nothing either: it answers {found['dead']} to everything; a lower --learning-rate, "
-            "more --epochs or more data may help"
-        )
-    if found is not None and found["over_fitting"]:
-        work.say(f"seed {seed}: {found['over_fitting']}")
-    return None if found is None else {**found, "dead_before": dead}
+        work.say(f"{said}; again with seed {seed}")
+    if found["dead"] is not None:
+        work.say(f"{said}; a lower --learning-rate, more --epochs or more data may help")
+        found = max(tried, key=_worth)
+    if found["over_fitting"]:
+        work.say(f"seed {found['seed']}: {found['over_fitting']}")
+    return {**found, "dead_before": [one["seed"] for one in tried if one is not found]}
+
+
+def _worth(run: dict[str, Any]) -> tuple[bool, float]:
+    """What the best of several runs has most of: a constant answer may score best where dev is not balanced."""
+    return run["dead"] is None, float(run["scores"][run["metric"]])
 
 
 def _one(work: _Work, seed: int) -> dict[str, Any] | None:
@@ -243,7 +250,7 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
     """The best run's model in its final form, the report and the pictures; the runs' checkpoints go."""
     recipe, folder, data = work.recipe, work.folder, work.data
     metric = runs[0]["metric"]
-    best = max(runs, key=lambda run: float(run["scores"][metric]))
+    best = max(runs, key=_worth)
     source = folder / f"seed-{best['seed']}"
     # Checkpoints of seeds that were shipped before others were added are gone; the best of them stands already.
     model = load(source / "model" if (source / "model").is_dir() else folder / "model")
@@ -253,6 +260,10 @@ def _shipped(work: _Work, runs: list[dict[str, Any]], remarks: list[str]) -> dic
         task, fitted = _calibrated(task, data, logits)
         if not LIMITS[0] * 1.01 < fitted["temperature"] < LIMITS[1] * 0.99:
             work.say("the temperature is at the end of its range: dev says too little of how sure the model may be")
+        if fitted["ece_after"] > fitted["ece_before"]:
+            work.say(
+                "the temperature makes the calibration error of dev greater: it fits the likelihood of the answers"
+            )
     model.task = task
     predictions = _decoded(task, data, logits)
     scores = task.score(predictions, data.dev)

@@ -93,6 +93,11 @@ def _apart(run: list[int]) -> Tensor:
     return torch.zeros(1, len(owner), len(owner)).masked_fill_(owner[:, None] != owner[None, :], -torch.inf)
 
 
+def computing_device() -> torch.device:
+    """Where models compute: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def pack(examples: Sequence[Example]) -> Batch:
     """Examples end to end; where they carry targets, only the rows those name are read."""
     assert examples, "a batch has at least one example"

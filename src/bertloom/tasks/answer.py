@@ -14,6 +14,7 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics
 from bertloom.tasks.task import (
+    LEAVE_OUT,
     TARGET,
     Array,
     Feature,
@@ -114,7 +115,7 @@ class Answer(Task):
                 raise place.error(f"answer {text[:60]!r} does not stand at {start}, {there[:60]!r} does")
         return Question(
             place=place,
-            id=identity_of(row),
+            id=identity_of(row, place),
             question=text_of(row, self.question or "question", place),
             context=context,
             answers=answers,
@@ -225,12 +226,12 @@ class Answer(Task):
     ) -> Feature:
         whole, segments = sequence(tokenizer.special, question, ids[at : at + free])
         first = len(question) + 2
-        labels = np.zeros((len(whole), 2), np.int64)
+        labels = np.zeros((len(whole), 2), np.int8)
         inside = gold is not None and at <= gold[0] and gold[1] < at + free
         for side in range(2):
             labels[first + gold[side] - at if gold is not None and inside else 0, side] = 1
         target = (np.arange(len(whole)), labels)
-        where = (first, np.array(places[at : at + free], np.int64).reshape(-1, 2))
+        where = (first, np.array(places[at : at + free], np.int32).reshape(-1, 2))
         return Feature(whole, segments, {TARGET: target}, cut=cut, where=where)
 
     def head(self, config: EncoderConfig) -> nn.Module:
@@ -257,11 +258,11 @@ class Answer(Task):
         shares = softmax(self._scores(found, null) / self.temperature)
         score, start, end = found[0] if found else (null, 0, 0)
         margin = null - score
-        told: Prediction = {"id": one.id} if one.id != "" else {}
+        told: Prediction
         if found and (not self.nothing or margin <= self.threshold):
-            told |= {"answer": one.context[start:end], "start": start, "end": end, "probability": float(shares[0])}
+            told = {"answer": one.context[start:end], "start": start, "end": end, "probability": float(shares[0])}
         else:
-            told |= {"answer": "", "start": None, "end": None, "probability": float(shares[-1])}
+            told = {"answer": "", "start": None, "end": None, "probability": float(shares[-1])}
         return {**told, "null": margin, "best": one.context[start:end]}
 
     def decisions(
@@ -368,8 +369,11 @@ def _squad(source: str) -> Iterator[tuple[Place, Row]]:
                 number += 1
                 if not isinstance(asked, dict) or "context" not in paragraph:
                     raise Place(source, number, "question").error("is no SQuAD JSON: no question with a context")
-                row, named = {**asked, "context": paragraph["context"]}, identity_of(asked)
-                yield Place(source, number, "question") if named == "" else Place(f"{source}: question {named}"), row
+                row, named = {**asked, "context": paragraph["context"]}, asked.get("id", "")
+                yield (
+                    Place(source, number, "question") if named in ("", None) else Place(f"{source}: question {named}"),
+                    row,
+                )
 
 
 def _listed(given: Any, name: str, where: str) -> list[Any]:
@@ -386,8 +390,6 @@ def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] |
         impossible = {"true": True, "false": False, "": False}.get(impossible.lower(), impossible)
     if not isinstance(impossible, bool):
         raise place.error(f"is_impossible: {impossible!r} given, true or false allowed")
-    if impossible:
-        return ()
     given = row.get(name)
     if isinstance(given, str):
         # A cell of a table.
@@ -396,7 +398,15 @@ def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] |
         except ValueError:
             raise place.error(f"{name}: {str(row[name])[:60]!r} given, JSON like {Answer.form} holds allowed") from None
     if given is None:
-        return None
+        return () if impossible else None
+    made = _listed_answers(given, name, place)
+    if "is_impossible" in row and impossible is bool(made):
+        had = "an answer" if made else "no answer"
+        raise place.error(f"is_impossible {str(impossible).lower()} and {had} given, one of both allowed; {LEAVE_OUT}")
+    return made
+
+
+def _listed_answers(given: Any, name: str, place: Place) -> tuple[tuple[str, int], ...]:
     with_place = partial(_checked, place=place)
     if isinstance(given, dict):
         texts, starts = given.get("text"), given.get("answer_start")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 MASK = "[MASK]"
+# ASCII's and the common quotes, dashes and stops of other scripts.
+SIGNS = string.punctuation + "‘’“”«»„…–—、。，！？：；（）「」『』《》"
 # Given a text with masks, of each the likeliest words with their probabilities.
 Fill = Callable[[str], Sequence[Sequence[tuple[str, float]]]]
 
@@ -39,12 +42,21 @@ def replace(text: str, share: float, rng: np.random.Generator, fill: Fill) -> st
         # Its own masks would be filled too.
         return text
     places = _chosen(len(words), share, rng) if words else []
-    masked = [MASK if number in places else word for number, word in enumerate(words)]
-    for place, candidates in zip(places, fill(" ".join(masked))):
-        new = [(word, share) for word, share in candidates if word.isalnum() and word.lower() != words[place].lower()]
+    # What stands at a word's ends stays: quotes, brackets, commas.
+    bounds = [(len(word) - len(word.lstrip(SIGNS)), len(word.rstrip(SIGNS))) for word in words]
+    places = [place for place in places if bounds[place][0] < bounds[place][1]]
+    masked = list(words)
+    for place in places:
+        start, stop = bounds[place]
+        masked[place] = words[place][:start] + MASK + words[place][stop:]
+    for place, candidates in zip(places, fill(" ".join(masked)) if places else []):
+        start, stop = bounds[place]
+        old = words[place][start:stop]
+        new = [(word, share) for word, share in candidates if word.isalnum() and word.lower() != old.lower()]
         if new:
             shares = np.array([share for _, share in new])
-            words[place] = new[int(rng.choice(len(new), p=shares / shares.sum()))][0]
+            chosen = new[int(rng.choice(len(new), p=shares / shares.sum()))][0]
+            words[place] = words[place][:start] + chosen + words[place][stop:]
     return " ".join(words)
 
 

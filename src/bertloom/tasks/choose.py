@@ -142,7 +142,7 @@ class Choose(Task):
             raise place.error(f"no column {self.question!r}, columns given: {', '.join(map(repr, row))[:200]}")
         return Choice(
             place=place,
-            id=identity_of(row),
+            id=identity_of(row, place),
             context=text_of(row, self.context or named(row, "", CONTEXTS) or "context", place),
             question=text_of(row, asked, place) if asked and row[asked] not in (None, "") else "",
             choices=choices,
@@ -156,9 +156,13 @@ class Choose(Task):
         numbered = [(int(match[1]), name) for name in row if (match := ENDING.fullmatch(name))]
         columns = given if len(given) > 1 else [] if given else [name for _, name in sorted(numbered)]
         found = row[listed] if listed else [row.get(name) for name in columns]
-        if not isinstance(found, list) or len(found) < 2 or not all(isinstance(one, str) and one for one in found):
+        if not isinstance(found, list) or len(found) < 2 or None in found:
             where = f"in {self.choices}" if self.choices else f"in it, rows like {self.form} allowed"
             raise place.error(f"no two or more choices {where}")
+        for number, one in enumerate(found, 1):
+            if not isinstance(one, str) or not one:
+                kind = "empty" if one == "" else f"a {type(one).__name__}"
+                raise place.error(f"choice {number} of {len(found)} is {kind}, a text needed")
         return tuple(found)
 
     # Learning
@@ -233,7 +237,6 @@ class Choose(Task):
         shares = softmax(logits[0][:, 0] / self.temperature)
         best = int(shares.argmax())
         return {
-            **({"id": one.id} if one.id != "" else {}),
             "choice": best,
             "text": one.choices[best],
             "probability": float(shares[best]),

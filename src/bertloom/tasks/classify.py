@@ -14,6 +14,7 @@ from bertloom.config import EncoderConfig
 from bertloom.errors import InputError
 from bertloom.tasks import metrics
 from bertloom.tasks.task import (
+    LEAVE_OUT,
     TARGET,
     Array,
     Feature,
@@ -48,6 +49,8 @@ PROBLEMS = {
     REGRESSION: "regression",
 }
 LONG = ("truncate", "head-tail", "windows")
+# What a window counts for of its text.
+SHARE = "share"
 # Columns known by name, in the order in which they are looked for.
 TEXTS = ("text", "sentence", "sentence1", "question1", "premise", "text1", "#1 string", "document", "review", "content",
          "comment", "question")  # fmt: skip
@@ -57,6 +60,8 @@ PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hy
          ("question", "sentence"), ("question", "text"), ("query", "passage"))  # fmt: skip
 LABELS = ("label", "labels", "class", "category", "score", "similarity", "gold_label", "quality", "is_duplicate",
           "target", "sentiment")  # fmt: skip
+# A correlation of so many deviations is no chance.
+SURE = 2.0
 # Beyond this many times the rarest label, the most frequent one is worth a remark.
 IMBALANCE = 4
 
@@ -148,9 +153,13 @@ class Classify(OnFeatures):
 
     def record(self, row: Row, place: Place) -> Text:
         """A row's texts and labels; those of several labels are a list or separated."""
+        if not (self.text and self.pair):
+            # As in another library's model.
+            told = self.shown(row, place)
+            return told.record(told.without_gold(row) if self.asks else row, place)
         return Text(
             place=place,
-            id=identity_of(row),
+            id=identity_of(row, place),
             text=text_of(row, self.plain, place),
             pair=text_of(row, self.pair, place) if self.pair not in ("", "none") else None,
             labels=self._labels(row, place),
@@ -161,19 +170,22 @@ class Classify(OnFeatures):
         if value is None or (isinstance(value, str) and not value.strip() and not self.separator):
             return None
         if isinstance(value, list | tuple):
-            return tuple(_label(one, place) for one in value)
+            return tuple(dict.fromkeys(_label(one, place) for one in value))
         if self.separator and isinstance(value, str):
-            return tuple(part.strip() for part in value.split(self.separator) if part.strip())
+            return tuple(dict.fromkeys(part.strip() for part in value.split(self.separator) if part.strip()))
         return (_label(value, place),)
 
     # Learning
 
     @classmethod
     def foreign(cls, labels: Sequence[str], problem: str | None) -> Self:
-        """By `problem_type`; where that is missing one label is a score, as `transformers` has it."""
+        """By `problem_type`; where that is missing one label is a score, as `transformers` has it.
+
+        Which columns there are each row tells.
+        """
         kinds = {theirs: ours for ours, theirs in PROBLEMS.items()}
         kind = kinds.get(problem or "", REGRESSION if len(labels) == 1 else SINGLE)
-        return cls(text="text", pair="none", problem=kind, labels=() if kind == REGRESSION else tuple(labels))
+        return cls(problem=kind, labels=() if kind == REGRESSION else tuple(labels))
 
     def learn(self, records: Sequence[Record]) -> Self:
         """The kind of problem, the labels in order, and their weights."""
@@ -240,7 +252,9 @@ class Classify(OnFeatures):
         for label in row.labels:
             if label not in self.labels:
                 known = ", ".join(map(repr, self.labels[:10])) + (" …" if len(self.labels) > 10 else "")
-                raise row.place.error(f"label {label!r} given, those of the training file allowed: {known}")
+                raise row.place.error(
+                    f"label {label!r} given, those of the training file allowed: {known}; {LEAVE_OUT}"
+                )
 
     def key(self, record: Record) -> Hashable:
         """The texts."""
@@ -316,7 +330,7 @@ class Classify(OnFeatures):
             labels = self._target(row)
             made.append(
                 [
-                    Feature(*sequence(tokenizer.special, *part), {TARGET: (np.array([0]), labels)}, cut=cut)
+                    Feature(*sequence(tokenizer.special, *part), self._targets(labels, len(parts)), cut=cut)
                     for part in parts
                 ]
             )
@@ -350,6 +364,12 @@ class Classify(OnFeatures):
         head = most // 4
         return ids[:head] + ids[len(ids) - (most - head) :]
 
+    def _targets(self, labels: Array, windows: int) -> dict[str, tuple[Array, Array]]:
+        """The first row's labels; of a text in windows also each one's share, so that every text weighs the same."""
+        first = np.array([0])
+        share = {SHARE: (first, np.array([1 / windows], np.float32))} if self.long == "windows" else {}
+        return {TARGET: (first, labels), **share}
+
     def _target(self, row: Text) -> Array:
         if self.problem == REGRESSION:
             return np.array([(_number(row.labels[0]) if row.labels else None) or 0.0], np.float32)
@@ -380,16 +400,22 @@ class Classify(OnFeatures):
         import torch.nn.functional as F
 
         labels = batch.targets[TARGET][1]
-        if self.problem == REGRESSION:
-            return F.mse_loss(logits[:, 0].float(), labels, reduction="sum")
         weights = torch.tensor(self.weights, device=logits.device) if self.weights else None
-        if self.problem == MULTI:
-            return F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weights, reduction="sum")
-        return F.cross_entropy(logits.float(), labels, weight=weights, reduction="sum")
+        if self.problem == REGRESSION:
+            each = F.mse_loss(logits[:, 0].float(), labels, reduction="none")
+        elif self.problem == MULTI:
+            each = F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weights, reduction="none").sum(
+                1
+            )
+        else:
+            each = F.cross_entropy(logits.float(), labels, weight=weights, reduction="none")
+        return (each * batch.targets[SHARE][1] if SHARE in batch.targets else each).sum()
 
-    def count(self, batch: Batch) -> int:
+    def count(self, batch: Batch) -> float:
         """Labels; of several at once all yes and no."""
-        return batch.targets[TARGET][1].numel()
+        labels = batch.targets[TARGET][1]
+        texts = float(batch.targets[SHARE][1].sum()) if SHARE in batch.targets else len(labels)
+        return texts * (labels.numel() // len(labels))
 
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """The label and its probability, the labels above ½, or the score; windows are pooled by their mean."""
@@ -459,9 +485,11 @@ class Classify(OnFeatures):
         if self.problem == REGRESSION:
             given = [one["score"] for one in predictions]
             gold = [float((cast(Text, row).labels or ("0",))[0]) for row in records]
-            return f"{np.mean(given):.2f}" if np.std(given) < 0.01 * np.std(gold) else None
+            # A model that begins at the mean may say little yet, and rightly.
+            told = metrics.correlation(gold, given)["pearson"] * len(gold) ** 0.5 > SURE
+            return f"{np.mean(given):.2f}" if np.std(given) < 0.01 * np.std(gold) and not told else None
         answers = {one["label"] if self.problem == SINGLE else tuple(one["labels"]) for one in predictions}
-        wanted = {cast(Text, row).labels for row in records}
+        wanted = set(map(self.gold, records))
         return repr(answers.pop()) if len(answers) == 1 and len(wanted) > 1 else None
 
     def labels_in_config(self) -> dict[str, Any]:

@@ -214,15 +214,26 @@ def means(scores: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, fl
 
 def calibration(logits: Sequence[Array], gold: Sequence[int], temperature: float = 1.0, bins: int = 15) -> float:
     """Expected calibration error: how far confidence lies from accuracy, mean over `bins` (Guo et al. 2017)."""
-    confidences, right = [], []
-    for one, wanted in zip(logits, gold):
-        shares = np.exp(one / temperature - (one / temperature).max())
-        confidences.append(shares.max() / shares.sum())
-        right.append(int(one.argmax()) == wanted)
-    sure, hits = np.array(confidences), np.array(right, float)
+    choices, wanted = _together(logits), np.asarray(gold)
+    sure = np.exp(_log_softmax(choices / temperature).max(1))
+    hits = (choices.argmax(1) == wanted).astype(float)
     owner = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = [abs(hits[owner == one].sum() - sure[owner == one].sum()) for one in range(bins)]
     return float(sum(gaps) / max(1, len(sure)))
+
+
+def _together(logits: Sequence[Array]) -> Array:
+    """(n, K) of decisions among up to K choices each; what is no choice is minus infinity."""
+    made = np.full((len(logits), max(map(len, logits), default=1)), -np.inf)
+    for row, one in zip(made, logits):
+        row[: len(one)] = one
+    return made
+
+
+def _log_softmax(choices: Array) -> Array:
+    shifted = choices - choices.max(1, keepdims=True)
+    found: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return found
 
 
 # Smallest and largest temperature.
@@ -235,14 +246,14 @@ def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
     Where no choice is right (-1), it is that the best one is wrong.
     """
 
+    choices, wanted = _together(logits), np.asarray(gold)
+    known = wanted >= 0
+
     def loss(log: float) -> float:
-        total = 0.0
-        for one, wanted in zip(logits, gold):
-            scaled = one / np.exp(log)
-            shares = scaled - np.logaddexp.reduce(scaled)
-            # Below 0, since the only choice there is may be the wrong one.
-            total -= shares[wanted] if wanted >= 0 else np.log(-np.expm1(min(-1e-9, shares.max())))
-        return total
+        shares = _log_softmax(choices / np.exp(log))
+        # Below 0, since the only choice there is may be the wrong one.
+        missed = np.log(-np.expm1(np.minimum(-1e-9, shares[~known].max(1, initial=-np.inf))))
+        return -float(shares[known, wanted[known]].sum() + missed.sum())
 
     bounds = tuple(np.log(LIMITS))
     return float(np.exp(extra("scipy.optimize", "finetune").minimize_scalar(loss, bounds=bounds, method="bounded").x))

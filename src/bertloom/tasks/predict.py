@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from bertloom.config import EncoderConfig
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
 
-# Records of a stream that are read before the first is answered, so that lengths can be sorted.
-AT_ONCE = 1024
+# What of a stream is read before the first record is answered, so that lengths can be sorted: records, or tokens where
+# these are long; and records that are tokenised together.
+AT_ONCE, MOST_TOKENS, TOGETHER = 1024, 1 << 20, 32
 
 
 @torch.no_grad()
@@ -28,7 +30,7 @@ def outputs(
     device = encoder.embeddings.word.weight.device
     found: list[Array] = [np.zeros((0, 0), np.float32)] * len(features)
     order = sorted(range(len(features)), key=lambda number: -len(features[number]))
-    total, count = 0.0, 0
+    total, count = 0.0, 0.0
     for part in by_tokens([len(features[number]) for number in order], tokens) if order else []:
         chosen = order[part]
         batch = pack([features[number] for number in chosen]).to(device)
@@ -62,14 +64,32 @@ def predicted(
     tokens: int = TOKENS_AT_ONCE,
     counts: ReadCounts | None = None,
 ) -> Iterator[tuple[Record, Prediction]]:
-    """Each record with the task's answer to it; a stream of any length is held a thousand records at a time.
+    """Each record with its id and the task's answer to it; of a stream of any length a part is held at a time.
 
     Texts that are cut are counted in `counts`.
     """
-    stream, counts = iter(records), counts or ReadCounts()
-    while chunk := list(islice(stream, AT_ONCE)):
-        made = task.features(chunk, tokenizer, encoder.config)
+    counts = ReadCounts() if counts is None else counts
+    for chunk, made in _chunks(task, tokenizer, encoder.config, iter(records)):
         counts.mended[f"record with {task.limit(encoder.config)}"] += cut(made)
         logits, _ = outputs(task, encoder, head, [one for features in made for one in features], tokens)
         for record, features, own in zip(chunk, made, grouped(map(len, made), logits)):
-            yield record, task.decode(record, features, own)
+            known = {} if record.id == "" else {"id": record.id}
+            yield record, {**known, **task.decode(record, features, own)}
+
+
+def _chunks(
+    task: Task, tokenizer: Tokenizer, config: EncoderConfig, stream: Iterator[Record]
+) -> Iterator[tuple[list[Record], list[list[Feature]]]]:
+    """Records with their features, as many as may be held."""
+    chunk: list[Record] = []
+    made: list[list[Feature]] = []
+    held = 0
+    while part := list(islice(stream, min(TOGETHER, AT_ONCE))):
+        chunk += part
+        made += task.features(part, tokenizer, config)
+        held += sum(len(one) for features in made[-len(part) :] for one in features)
+        if len(chunk) >= AT_ONCE or held >= MOST_TOKENS:
+            yield chunk, made
+            chunk, made, held = [], [], 0
+    if chunk:
+        yield chunk, made

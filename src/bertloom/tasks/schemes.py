@@ -66,10 +66,19 @@ def told(sentences: Sequence[Sequence[str]]) -> str:
         return PLAIN
     if kinds <= {OUTSIDE}:
         return "iob2"
-    if kinds & {"E", "S"}:
-        return "bioes"
     # In IOB1 most entities begin with I, in IOB2 none does but by mistake.
-    return "iob2" if begun and begun >= inside else "iob1" if "B" in kinds else "io"
+    scheme = "iob2" if begun and begun >= inside else "iob1" if "B" in kinds else "io"
+    # An odd E or S may be a mistake too.
+    ends = kinds & {"E", "S"} and _faults(sentences, "bioes") <= _faults(sentences, scheme)
+    return "bioes" if ends else scheme
+
+
+def _faults(sentences: Sequence[Sequence[str]], scheme: str) -> int:
+    """How many tags are not legal in a scheme."""
+    found: list[int] = []
+    for tags in sentences:
+        spans([tag for tag in tags if is_tag(tag)], scheme, lambda unit, said: found.append(unit))
+    return len(found)
 
 
 def _goes_on(scheme: str, before: tuple[str, str], now: tuple[str, str]) -> bool:

@@ -17,6 +17,7 @@ from bertloom.errors import InputError
 from bertloom.tasks import metrics, schemes
 from bertloom.tasks.tagged import Tagged, Unit, joined, tags_of_spans, tags_of_words, words_of
 from bertloom.tasks.task import (
+    LEAVE_OUT,
     TARGET,
     Array,
     Feature,
@@ -197,7 +198,7 @@ class Tag(OnFeatures):
         # Numbers and CoNLL-U's names may have been columns of lines.
         text, label = ("" if is_column(one) and one not in row else one for one in (self.text, self.label))
         words = named(row, text, WORDS)
-        identity = identity_of(row)
+        identity = identity_of(row, place)
         if words and isinstance(row[words], list):
             given = row[words]
             if not given or not all(isinstance(word, str) and word for word in given):
@@ -283,7 +284,9 @@ class Tag(OnFeatures):
             # Another library's model may begin its entities with I-.
             if tag not in self.labels and (self.scheme == schemes.PLAIN or f"I{tag[1:]}" not in self.labels):
                 known = ", ".join(self.labels[:12]) + (" …" if len(self.labels) > 12 else "")
-                raise one.place_of(number).error(f"tag {tag!r} given, those of the training file allowed: {known}")
+                raise one.place_of(number).error(
+                    f"tag {tag!r} given, those of the training file allowed: {known}; {LEAVE_OUT}"
+                )
 
     def key(self, record: Record) -> Hashable:
         """The text."""

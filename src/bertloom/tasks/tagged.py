@@ -79,8 +79,9 @@ def tags_of_spans(given: Any, text: str, name: str, place: Place) -> tuple[str, 
             start += 1
         while start < end and text[end - 1].isspace():
             end -= 1
-        if start < end:
-            found.append(schemes.Span(start, end, label))
+        if start == end:
+            raise place.error(f"span {json.dumps(one, ensure_ascii=False)[:80]} given, which holds space alone")
+        found.append(schemes.Span(start, end, label))
     found.sort()
     for before, after in pairwise(found):
         if before.stop > after.start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -41,6 +42,8 @@ OF_A_FILE = ("encoding", "fallback", "on_bad", "asks")
 MOST_NAMED = 5
 # Rows that tell which fields there are.
 BEGINNING = 100
+# What may be done with a record whose answer cannot be learned or scored.
+LEAVE_OUT = "--on-bad skip leaves such records out"
 # The one target of a task's examples.
 TARGET = "labels"
 Prediction = dict[str, Any]
@@ -266,7 +269,7 @@ class Task(ABC):
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Summed loss, a scalar."""
 
-    def count(self, batch: Batch) -> int:
+    def count(self, batch: Batch) -> float:
         """What the summed loss is divided by."""
         return len(batch.targets[TARGET][1])
 
@@ -360,9 +363,11 @@ class OnFeatures(Task):
         return "features" if self.frozen else "classifier"
 
 
-def identity_of(row: Row) -> str | int:
-    """A row's id, a text or a whole number, "" where it has none."""
+def identity_of(row: Row, place: Place) -> str | int:
+    """A row's id, a text or a whole number, "" where it has none; raises where it is a list or the like."""
     given = row.get("id")
+    if isinstance(given, bool | list | dict):
+        raise place.error(f"id {json.dumps(given)[:80]} given, a text or a number allowed")
     return "" if given is None else given if type(given) is int else str(given)
 
 

@@ -37,7 +37,7 @@ def _lines(file: TextIO) -> Write:
     """What tells the record, its id or its line, and the prediction."""
 
     def write(record: Record, prediction: Prediction) -> None:
-        known = {"id": record.id} if record.id != "" else {"line": record.place.line} if record.place.line else {}
+        known = {"line": record.place.line} if record.id == "" and record.place.line else {}
         file.write(json_line({**known, **prediction}, file))
 
     return write

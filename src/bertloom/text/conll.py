@@ -23,10 +23,11 @@ class Token:
     place: Place
     cells: list[str]
 
-    def fault(self, columns: int) -> str:
+    def fault(self, columns: int, universal: bool) -> str:
         """What is wrong with a line that is to have so many columns, "" for nothing."""
         if len(self.cells) != columns:
-            return f"{len(self.cells)} columns given, {columns} as in the lines before or of CoNLL-U allowed"
+            which = "of CoNLL-U" if universal else "as in the line before"
+            return f"{len(self.cells)} columns given, {columns} {which} allowed: a word a line; texts go into JSON rows"
         empty = "" in (self.cells[0], self.cells[-1])
         return "an empty first or last column given, a word and its tag needed" if empty else ""
 
@@ -71,9 +72,9 @@ def sentences(source: str, options: ReadOptions, counts: ReadCounts, spaces: boo
                 tokens = [token for token in tokens if not {"-", "."} & set(token.cells[0])]
             tokens = [token for token in tokens if token.cells[0] != "-DOCSTART-"]
             wanted = len(COLUMNS) if universal else len(tokens[0].cells) if tokens else 0
-            odd = next((token for token in tokens if token.fault(wanted)), None)
+            odd = next((token for token in tokens if token.fault(wanted, universal)), None)
             if odd and options.on_bad == "error":
-                raise odd.place.error(odd.fault(wanted))
+                raise odd.place.error(odd.fault(wanted, universal))
             if odd:
                 counts.mended["malformed sentence, left out"] += 1
             elif tokens:

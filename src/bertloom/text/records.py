@@ -130,8 +130,12 @@ def json_of(source: str) -> Any:
     """The JSON value of a whole file, compressed or not; raises with the line where it is malformed."""
     require_file(source)
     with blaming(source, "cannot be read"), open_bytes(source) as stream:
+        data = stream.read()
         try:
-            return json.load(stream, parse_constant=_no_number)
+            return json.loads(data, parse_constant=_no_number)
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise InputError(f"byte 0x{data[error.start]:02x} is not UTF-8", source, line) from None
         except json.JSONDecodeError as error:
             raise InputError(f"is not JSON: {error.msg}", source, error.lineno) from None
         except RecursionError:
@@ -159,6 +163,11 @@ def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOpt
     """Tab-separated values know no quotes, as GLUE's files; comma-separated ones do, over several lines too."""
     with open_bytes(source) as stream:
         numbered = lines(source, stream, options, counts)
+        head = next(numbered, None)
+        if head and head[0] > 1 and not columns:
+            # A row in its place would name the columns.
+            raise InputError("the header cannot be read, and no columns are named", source, 1)
+        numbered = chain([head] if head else [], numbered)
         if delimiter == "\t":
             cut: Cut = ((number, partial(line.split, "\t")) for number, line in numbered if line)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import glob
 import gzip
 import importlib
@@ -190,6 +191,8 @@ def _decode(raw: bytes, source: str, number: int, options: ReadOptions, counts: 
     try:
         return raw.decode(options.encoding)
     except UnicodeDecodeError as error:
+        if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError("is UTF-16; iconv -f utf-16 -t utf-8 makes a file that can be read", source) from None
         if options.fallback:
             counts.mended[f"line read as {options.fallback}"] += 1
             return raw.decode(options.fallback, errors="replace")
