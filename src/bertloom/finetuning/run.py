@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from bertloom import hub
-from bertloom.api import Model
+from bertloom.api import OBJECTIVE, Model
 from bertloom.corpus.order import mix, permuted
 from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
 from bertloom.model.encoder import Encoder, Pooler
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
-from bertloom.tasks import Task
+from bertloom.tasks import SETTINGS, Task
 from bertloom.tasks.objective import TaskObjective
 from bertloom.tasks.predict import grouped, outputs
 from bertloom.tasks.task import Array, Prediction
@@ -30,7 +30,7 @@ from bertloom.train.optimizer import adamw, rate_at
 from bertloom.train.run import Run, claim_folder, precision_on
 
 # Settings of the start model that say what it was made for.
-MADE_FOR = ("finetuning", "id2label", "label2id", "problem_type", "architectures", "pretraining_objective")
+MADE_FOR = (SETTINGS, OBJECTIVE, "id2label", "label2id", "problem_type", "architectures")
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class RowHead(nn.Linear):
 
 
 LSTM_LAYERS, LSTM_DROPOUT = 2, 0.5
+# Hidden states of a model that has every kind of features.
+DEEP = 13
 
 
 class FeatureHead(nn.Module):
@@ -62,8 +64,8 @@ class FeatureHead(nn.Module):
             if value not in known:
                 raise InputError(f"{name}: {nearest(value, known)}")
         layers = config.num_hidden_layers
-        chosen, wanted = range(layers + 1)[FEATURES[features]], range(9)[FEATURES[features]]
-        # The embeddings are no layer.
+        # What they are of this model and of one that is deep enough; the embeddings are no layer.
+        chosen, wanted = (range(states)[FEATURES[features]] for states in (layers + 1, DEEP))
         if len(chosen) < len(wanted) or (features != "embeddings" and 0 in chosen):
             raise InputError(f"features-from: {features} given, a model of more than {layers} layers needed")
         self.features, self.pooled = features, pooled
