@@ -231,6 +231,7 @@ class Model:
         encoder.load_state_dict({**state, "embeddings.word.weight": grown["embeddings.word.weight"]})
         if "mlm" in heads:
             heads["mlm"].bias = nn.Parameter(grown["mlm.bias"])
+        encoder.to(state["embeddings.word.weight"].device)
         return Model(encoder, heads, tokenizer, self.others, self.path, task=self.task), list(pieces)
 
     def save(self, folder: str | Path, card: str | None = None) -> None:
@@ -272,7 +273,7 @@ def _plain(value: Any) -> Any:
 
 def _grown(table: torch.Tensor, size: int, first: int, pieces: Mapping[str, list[int]]) -> torch.Tensor:
     """A table (V, …) with `size` rows; from row `first` on they are the means of other rows, one for each word."""
-    grown = torch.zeros(size, *table.shape[1:], dtype=table.dtype)
+    grown = table.new_zeros(size, *table.shape[1:])
     grown[: len(table)] = table
     for number, ids in enumerate(pieces.values(), first):
         grown[number] = table[ids].mean(0)

@@ -395,6 +395,12 @@ def test_of_dead_runs_the_best_is_kept(
     assert len(report["runs"][0]["dead_before"]) == 2
     assert report["shipped"] not in report["runs"][0]["dead_before"]
     assert sum("learned nothing either" in one for one in said) == 2
+    # With fewer restarts the model that stands is still that of the report.
+    again = finetune(recipe(files, tiny_model, tmp_path / "run", restarts=0, epochs=2.0, seeds=2), say=said.append)
+    assert again
+    assert again["runs"][0] == report["runs"][0]
+    if again["shipped"] == report["shipped"]:
+        assert again["scores"] == report["scores"]
 
 
 def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(

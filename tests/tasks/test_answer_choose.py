@@ -377,3 +377,7 @@ def test_an_answer_and_the_word_that_there_is_none_contradict_each_other() -> No
     for answers in (none, [], None):
         assert Answer().record({**row, "answers": answers, "is_impossible": True}, PLACE).answers == ()
     assert Answer().record({**row, "answers": none}, PLACE).answers == ()
+    for blank in ("", None):
+        assert Answer().record({**row, "answers": none, "is_impossible": blank}, PLACE).answers == ()
+    filler = {"text": [""], "answer_start": [-1]}
+    assert Answer().record({**row, "answers": filler, "is_impossible": True}, PLACE).answers == ()

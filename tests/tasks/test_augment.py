@@ -53,6 +53,7 @@ def test_signs_around_a_word_stay() -> None:
 
     assert replace('"it", … (cat).', 1.0, np.random.default_rng(0), fill) == '"dog", … (dog).'
     assert masked == ['"[MASK]", … ([MASK]).']
+    assert replace("¿Qué? ‹oui› हिन्दी!", 1.0, np.random.default_rng(0), fill) == "¿dog? ‹dog› dog!"
     assert replace("… —", 1.0, np.random.default_rng(0), fill) == "… —"
 
 

@@ -137,7 +137,7 @@ def test_pairs_the_model_or_the_way_cannot_take(tokenizer: Tokenizer) -> None:
     record = Text(place=PLACE, text="a", pair="b")
     for options, changes, said in (
         ({"long": "windows"}, {}, "long: windows given"),
-        ({}, {"type_vocab_size": 1}, "type_vocab_size 1"),
+        ({}, {"type_vocab_size": 1}, "type_vocab_size 1; --pair none"),
     ):
         with pytest.raises(InputError, match=said):
             Classify(**options).features([record], tokenizer, small(vocab_size=len(tokenizer), **changes))  # type: ignore[arg-type]
@@ -236,6 +236,9 @@ def test_a_text_in_windows_weighs_as_one_text(tokenizer: Tokenizer) -> None:
         else:
             each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
         loss = task.loss(logits, batch) / task.count(batch)
+        shares = batch.targets["share"][1]
+        assert shares.mean().item() == pytest.approx(1)
+        assert shares[:-1].sum().item() == pytest.approx(shares[-1].item())
         wanted = (each[:-1].mean() + each[-1]) / 2
         assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
         (mine,), (theirs,) = torch.autograd.grad(loss, logits), torch.autograd.grad(wanted, logits)

@@ -289,6 +289,11 @@ def test_other_libraries_models_answer_too(tokenizer: Tokenizer, tmp_path: Path)
         logits = head(model.encoder, pack([replace_targets(example)]))
     assert softmax(logits[0].numpy()) == pytest.approx(list(both["probabilities"].values()), abs=1e-6)
     assert model.evaluate([pair])["accuracy"] == float(both["label"] == "good")
+    for nothing in (None, ""):
+        (same,) = model.predict([{"premise": "The cat meows.", "hypothesis": nothing}])
+        assert same["probabilities"] == pytest.approx(one["probabilities"], abs=1e-5)
+    with pytest.raises(InputError, match="record 2: no label, one needed; --label NAME names its column"):
+        model.evaluate([pair, {**pair, "label": None}])
     # Two labels of default names stand in no config.
     plain = transformers.BertConfig(**config_for(tokenizer).to_dict())
     transformers.BertForSequenceClassification(plain).save_pretrained(tmp_path / "plain")

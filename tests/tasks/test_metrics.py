@@ -190,6 +190,8 @@ def test_decisions_among_more_and_fewer_choices_are_each_their_own() -> None:
             total -= np.log(share[best]) if best >= 0 else np.log(max(1e-9, 1 - share.max()))
         return total
 
+    assert metrics.best_temperature([], []) == 1
+    assert metrics.calibration([], []) == 0
     found = metrics.best_temperature(logits, gold)
     assert all(unlikely(found) <= unlikely(found * by) + 1e-6 for by in (0.9, 0.99, 1.01, 1.1))
 

@@ -92,8 +92,18 @@ def test_no_row_stands_in_for_a_header_that_cannot_be_read(tmp_path: Path) -> No
     skip = ReadOptions(on_bad="skip")
     with pytest.raises(InputError, match=r"a.tsv:1: the header cannot be read, and no columns are named"):
         list(rows(str(file), (), skip))
+    file.write_bytes(b"\n" + file.read_bytes())
+    with pytest.raises(InputError, match=r"a.tsv:2: the header cannot be read"):
+        list(rows(str(file), (), skip))
     assert [row["text"] for _, row in rows(str(file), ("text", "label"), skip)] == ["one", "two"]
     assert len(list(rows(str(file), (), ReadOptions(fallback="latin-1")))) == 2
+
+
+def test_rows_after_a_line_left_out_have_their_own_lines(tmp_path: Path) -> None:
+    for name, sign in (("a.csv", ","), ("a.tsv", "\t")):
+        (tmp_path / name).write_bytes(f"text{sign}label\na\xe9{sign}x\nb{sign}y\n".encode("latin-1"))
+        found = list(rows(str(tmp_path / name), (), ReadOptions(on_bad="skip")))
+        assert [(place.line, row) for place, row in found] == [(3, {"text": "b", "label": "y"})]
 
 
 def test_a_bad_quote_is_a_bad_row_and_an_open_one_the_files_end(tmp_path: Path) -> None:

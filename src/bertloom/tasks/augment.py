@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import string
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 MASK = "[MASK]"
-# ASCII's and the common quotes, dashes and stops of other scripts.
-SIGNS = string.punctuation + "‘’“”«»„…–—、。，！？：；（）「」『』《》"
 # Given a text with masks, of each the likeliest words with their probabilities.
 Fill = Callable[[str], Sequence[Sequence[tuple[str, float]]]]
 
@@ -17,6 +15,12 @@ Fill = Callable[[str], Sequence[Sequence[tuple[str, float]]]]
 def _chosen(count: int, share: float, rng: np.random.Generator) -> list[int]:
     """A share of `count` places, at least one."""
     return sorted(rng.permutation(count)[: max(1, round(share * count))].tolist())
+
+
+def _bounds(word: str) -> tuple[int, int]:
+    """Where a word stands among the signs at its ends, quotes, brackets, commas, which stay; nowhere in signs alone."""
+    own = [place for place, letter in enumerate(word) if unicodedata.category(letter)[0] not in "PS"]
+    return (own[0], own[-1] + 1) if any(map(str.isalnum, word)) else (0, 0)
 
 
 def delete(text: str, share: float, rng: np.random.Generator) -> str:
@@ -42,8 +46,7 @@ def replace(text: str, share: float, rng: np.random.Generator, fill: Fill) -> st
         # Its own masks would be filled too.
         return text
     places = _chosen(len(words), share, rng) if words else []
-    # What stands at a word's ends stays: quotes, brackets, commas.
-    bounds = [(len(word) - len(word.lstrip(SIGNS)), len(word.rstrip(SIGNS))) for word in words]
+    bounds = list(map(_bounds, words))
     places = [place for place in places if bounds[place][0] < bounds[place][1]]
     masked = list(words)
     for place in places:

@@ -49,7 +49,7 @@ PROBLEMS = {
     REGRESSION: "regression",
 }
 LONG = ("truncate", "head-tail", "windows")
-# What a window counts for of its text.
+# What a window counts for, so that every text weighs the same; the mean over all windows is 1.
 SHARE = "share"
 # Columns known by name, in the order in which they are looked for.
 TEXTS = ("text", "sentence", "sentence1", "question1", "premise", "text1", "#1 string", "document", "review", "content",
@@ -60,8 +60,8 @@ PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hy
          ("question", "sentence"), ("question", "text"), ("query", "passage"))  # fmt: skip
 LABELS = ("label", "labels", "class", "category", "score", "similarity", "gold_label", "quality", "is_duplicate",
           "target", "sentiment")  # fmt: skip
-# A correlation of so many deviations is no chance.
-SURE = 2.0
+# A correlation of so many deviations is no chance, and one above this is worth something.
+SURE, LITTLE = 2.0, 0.1
 # Beyond this many times the rarest label, the most frequent one is worth a remark.
 IMBALANCE = 4
 
@@ -154,8 +154,10 @@ class Classify(OnFeatures):
     def record(self, row: Row, place: Place) -> Text:
         """A row's texts and labels; those of several labels are a list or separated."""
         if not (self.text and self.pair):
-            # As in another library's model.
+            # As in another library's model; what is not named and not there is no second text.
             told = self.shown(row, place)
+            if not self.pair and row.get(told.pair) in (None, ""):
+                told = replace(told, pair="none")
             return told.record(told.without_gold(row) if self.asks else row, place)
         return Text(
             place=place,
@@ -231,6 +233,8 @@ class Classify(OnFeatures):
         return replace(made, labels=labels, weights=weights)
 
     def _unlabelled(self, row: Text) -> InputError:
+        if not (self.text or self.label):
+            return row.place.error("no label, one needed; --label NAME names its column")
         if not self.label:
             return row.place.error(
                 "which column holds the label cannot be told; --label NAME names it, --columns A,B,… names all of a "
@@ -321,7 +325,9 @@ class Classify(OnFeatures):
             if self.long == "windows":
                 raise InputError("long: windows given, truncate or head-tail allowed for pairs of texts")
             if config.type_vocab_size < 2:
-                raise InputError("pair: a second text given, one allowed: the model has type_vocab_size 1")
+                raise InputError(
+                    "pair: a second text given, one allowed: type_vocab_size 1; --pair none reads the first alone"
+                )
         if self.long == "windows":
             require_stride(self.stride, room(most))
         made = []
@@ -330,10 +336,15 @@ class Classify(OnFeatures):
             labels = self._target(row)
             made.append(
                 [
-                    Feature(*sequence(tokenizer.special, *part), self._targets(labels, len(parts)), cut=cut)
+                    Feature(*sequence(tokenizer.special, *part), {TARGET: (np.array([0]), labels)}, cut=cut)
                     for part in parts
                 ]
             )
+        if self.long == "windows":
+            mean = sum(map(len, made)) / len(made)
+            for windows in made:
+                for one in windows:
+                    one.targets[SHARE] = (np.array([0]), np.array([mean / len(windows)], np.float32))
         return made
 
     def limit(self, config: EncoderConfig) -> str:
@@ -363,12 +374,6 @@ class Classify(OnFeatures):
             return ids[:most]
         head = most // 4
         return ids[:head] + ids[len(ids) - (most - head) :]
-
-    def _targets(self, labels: Array, windows: int) -> dict[str, tuple[Array, Array]]:
-        """The first row's labels; of a text in windows also each one's share, so that every text weighs the same."""
-        first = np.array([0])
-        share = {SHARE: (first, np.array([1 / windows], np.float32))} if self.long == "windows" else {}
-        return {TARGET: (first, labels), **share}
 
     def _target(self, row: Text) -> Array:
         if self.problem == REGRESSION:
@@ -411,11 +416,9 @@ class Classify(OnFeatures):
             each = F.cross_entropy(logits.float(), labels, weight=weights, reduction="none")
         return (each * batch.targets[SHARE][1] if SHARE in batch.targets else each).sum()
 
-    def count(self, batch: Batch) -> float:
+    def count(self, batch: Batch) -> int:
         """Labels; of several at once all yes and no."""
-        labels = batch.targets[TARGET][1]
-        texts = float(batch.targets[SHARE][1].sum()) if SHARE in batch.targets else len(labels)
-        return texts * (labels.numel() // len(labels))
+        return batch.targets[TARGET][1].numel()
 
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """The label and its probability, the labels above ½, or the score; windows are pooled by their mean."""
@@ -486,7 +489,7 @@ class Classify(OnFeatures):
             given = [one["score"] for one in predictions]
             gold = [float((cast(Text, row).labels or ("0",))[0]) for row in records]
             # A model that begins at the mean may say little yet, and rightly.
-            told = metrics.correlation(gold, given)["pearson"] * len(gold) ** 0.5 > SURE
+            told = metrics.correlation(gold, given)["pearson"] > max(LITTLE, SURE / len(gold) ** 0.5)
             return f"{np.mean(given):.2f}" if np.std(given) < 0.01 * np.std(gold) and not told else None
         answers = {one["label"] if self.problem == SINGLE else tuple(one["labels"]) for one in predictions}
         wanted = set(map(self.gold, records))

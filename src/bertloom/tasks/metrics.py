@@ -214,7 +214,7 @@ def means(scores: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, fl
 
 def calibration(logits: Sequence[Array], gold: Sequence[int], temperature: float = 1.0, bins: int = 15) -> float:
     """Expected calibration error: how far confidence lies from accuracy, mean over `bins` (Guo et al. 2017)."""
-    choices, wanted = _together(logits), np.asarray(gold)
+    choices, wanted = _together(logits), np.asarray(gold, int)
     sure = np.exp(_log_softmax(choices / temperature).max(1))
     hits = (choices.argmax(1) == wanted).astype(float)
     owner = np.minimum((sure * bins).astype(int), bins - 1)
@@ -241,12 +241,14 @@ LIMITS = (0.05, 20.0)
 
 
 def best_temperature(logits: Sequence[Array], gold: Sequence[int]) -> float:
-    """The temperature under which the gold choices are likeliest (Guo et al. 2017), within `LIMITS`.
+    """The temperature under which the gold choices are likeliest (Guo et al. 2017), within `LIMITS`; 1 of no decision.
 
     Where no choice is right (-1), it is that the best one is wrong.
     """
 
-    choices, wanted = _together(logits), np.asarray(gold)
+    choices, wanted = _together(logits), np.asarray(gold, int)
+    if not len(wanted):
+        return 1.0
     known = wanted >= 0
 
     def loss(log: float) -> float:

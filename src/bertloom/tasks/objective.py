@@ -17,7 +17,7 @@ class TaskObjective(nn.Module):
         self.task, self.head = task, head
         self.weights = {task.name: 1.0}
 
-    def counts(self, batch: Batch) -> dict[str, float]:
+    def counts(self, batch: Batch) -> dict[str, int]:
         """Labels in a batch."""
         return {self.task.name: self.task.count(batch)}
 

@@ -30,7 +30,7 @@ def outputs(
     device = encoder.embeddings.word.weight.device
     found: list[Array] = [np.zeros((0, 0), np.float32)] * len(features)
     order = sorted(range(len(features)), key=lambda number: -len(features[number]))
-    total, count = 0.0, 0.0
+    total, count = 0.0, 0
     for part in by_tokens([len(features[number]) for number in order], tokens) if order else []:
         chosen = order[part]
         batch = pack([features[number] for number in chosen]).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -269,7 +268,7 @@ class Task(ABC):
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Summed loss, a scalar."""
 
-    def count(self, batch: Batch) -> float:
+    def count(self, batch: Batch) -> int:
         """What the summed loss is divided by."""
         return len(batch.targets[TARGET][1])
 
@@ -367,7 +366,7 @@ def identity_of(row: Row, place: Place) -> str | int:
     """A row's id, a text or a whole number, "" where it has none; raises where it is a list or the like."""
     given = row.get("id")
     if isinstance(given, bool | list | dict):
-        raise place.error(f"id {json.dumps(given)[:80]} given, a text or a number allowed")
+        raise place.error(f"id {str(given)[:80]} given, a text or a number allowed")
     return "" if given is None else given if type(given) is int else str(given)
 
 

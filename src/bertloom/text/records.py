@@ -135,7 +135,8 @@ def json_of(source: str) -> Any:
             return json.loads(data, parse_constant=_no_number)
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            raise InputError(f"byte 0x{data[error.start]:02x} is not UTF-8", source, line) from None
+            encoding = json.detect_encoding(data).removesuffix("-sig").upper()
+            raise InputError(f"byte 0x{data[error.start]:02x} is not {encoding}", source, line) from None
         except json.JSONDecodeError as error:
             raise InputError(f"is not JSON: {error.msg}", source, error.lineno) from None
         except RecursionError:
@@ -162,17 +163,16 @@ def _no_number(name: str) -> Any:
 def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOptions, counts: ReadCounts) -> Read:
     """Tab-separated values know no quotes, as GLUE's files; comma-separated ones do, over several lines too."""
     with open_bytes(source) as stream:
+        before = _left_out(counts)
         numbered = lines(source, stream, options, counts)
-        head = next(numbered, None)
-        if head and head[0] > 1 and not columns:
-            # A row in its place would name the columns.
-            raise InputError("the header cannot be read, and no columns are named", source, 1)
-        numbered = chain([head] if head else [], numbered)
         if delimiter == "\t":
             cut: Cut = ((number, partial(line.split, "\t")) for number, line in numbered if line)
         else:
             cut = _comma_separated(source, numbered)
         first = next(cut, None)
+        if first and not columns and _left_out(counts) > before:
+            # A row in its place would name the columns.
+            raise InputError("the header cannot be read, and no columns are named", source, first[0] - 1)
         names = list(columns)
         if first and (not names or _is_header(first[1], names)):
             names, first = first[1](), None
@@ -181,6 +181,11 @@ def _table(source: str, delimiter: str, columns: Sequence[str], options: ReadOpt
             raise InputError(f"column {sorted(twice)[0]!r} stands twice in the header, once allowed", source, 1)
         for number, read in chain([first] if first else [], cut):
             yield number, partial(_row, Place(source, number), names, read)
+
+
+def _left_out(counts: ReadCounts) -> int:
+    """How many lines could not be read."""
+    return sum(number for what, number in counts.mended.items() if what.endswith("left out"))
 
 
 def _is_header(read: Callable[[], list[str]], columns: Sequence[str]) -> bool:
@@ -192,29 +197,29 @@ def _is_header(read: Callable[[], list[str]], columns: Sequence[str]) -> bool:
 
 
 def _comma_separated(source: str, numbered: Iterator[tuple[int, str]]) -> Cut:
-    last = 0
+    taken: list[int] = []
 
     def texts() -> Iterator[str]:
-        nonlocal last
         for number, line in numbered:
-            last = number
+            taken.append(number)
             yield line + "\n"
 
     reader = csv.reader(texts(), strict=True)
     while True:
-        first = last + 1
+        taken.clear()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            first = taken[0]
             if "end of data" in str(error):
                 # A quote that is never closed swallows the rest of the file: more than one row's loss.
                 raise InputError("is not CSV: a quote is opened and never closed", source, first) from None
             yield first, partial(_no_csv, Place(source, first), str(error))
         else:
             if cells:
-                yield first, partial(list, cells)
+                yield taken[0], partial(list, cells)
 
 
 def _no_csv(place: Place, said: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ class Objective(Protocol):
 
     weights: dict[str, float]
 
-    def counts(self, batch: Batch) -> Mapping[str, float]:
+    def counts(self, batch: Batch) -> dict[str, int]:
         """Labels by loss."""
 
     def __call__(self, encoder: Any, batch: Batch) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def accumulate(
     encoder: nn.Module, objective: Objective, micro: list[Batch], autocast: AbstractContextManager[Any]
 ) -> dict[str, float]:
     """Add the step's gradients, losses being sums divided once by the counts over all of its micro-batches."""
-    counts: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for batch in micro:
         for name, count in objective.counts(batch).items():
             counts[name] = counts.get(name, 0) + count
