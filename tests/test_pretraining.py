@@ -371,6 +371,9 @@ def test_further_pretraining_on_raw_text_in_one_call(alone: Path, text_file: Pat
     assert len(said) == 1
     with pytest.raises(InputError, match="run-corpus: is made of another text"):
         pretrain(replace(given, text=__file__), warn=said.append)
+    (tmp_path / "latin.txt").write_bytes("Über\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin.txt:1: byte .* bertloom prepare has these flags, --corpus takes"):
+        pretrain(replace(given, text=str(tmp_path / "latin.txt"), output=str(tmp_path / "l")), warn=said.append)
     (tmp_path / "one.txt").write_text("The cat meows loudly. The dog barks.\n" * 40)
     alone_text = replace(given, text=str(tmp_path / "one.txt"), output=str(tmp_path / "one"), objective="mlm")
     assert pretrain(alone_text, warn=said.append), "of one document none is held out"

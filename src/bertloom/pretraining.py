@@ -213,9 +213,14 @@ def prepared(recipe: Recipe, say: Callable[[str], None]) -> Path:
     else:
         say(f"Preparing {recipe.text} with the vocabulary of {recipe.start} in {folder}")
         make = partial(prepare, [recipe.text], source, folder, workers=default_workers())
-        # Of few documents none can be spared.
-        documents = sum(passage.last for passage in passages([recipe.text]))
-        make(held_out=0.05 if documents >= FEW_DOCUMENTS else 0.0)
+        try:
+            # Of few documents none can be spared.
+            documents = sum(passage.last for passage in passages([recipe.text]))
+            make(held_out=0.05 if documents >= FEW_DOCUMENTS else 0.0)
+        except InputError as error:
+            # Errors name the flags of who reads text, which a run has not.
+            has = "; bertloom prepare has these flags, --corpus takes its folder" if "--" in str(error) else ""
+            raise InputError(f"{error}{has}") from None
     return folder
 
 

@@ -371,10 +371,8 @@ def _squad(source: str) -> Iterator[tuple[Place, Row]]:
                 if not isinstance(asked, dict) or "context" not in paragraph:
                     raise Place(source, number, "question").error("is no SQuAD JSON: no question with a context")
                 row, named = {**asked, "context": paragraph["context"]}, asked.get("id", "")
-                yield (
-                    Place(source, number, "question") if named in ("", None) else Place(f"{source}: question {named}"),
-                    row,
-                )
+                unnamed = named in ("", None)
+                yield Place(source, number, "question") if unnamed else Place(f"{source}: question {named}"), row
 
 
 def _listed(given: Any, name: str, where: str) -> list[Any]:

@@ -409,9 +409,8 @@ class Classify(OnFeatures):
         if self.problem == REGRESSION:
             each = F.mse_loss(logits[:, 0].float(), labels, reduction="none")
         elif self.problem == MULTI:
-            each = F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weights, reduction="none").sum(
-                1
-            )
+            decisions = F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weights, reduction="none")
+            each = decisions.sum(1)
         else:
             each = F.cross_entropy(logits.float(), labels, weight=weights, reduction="none")
         return (each * batch.targets[SHARE][1] if SHARE in batch.targets else each).sum()
