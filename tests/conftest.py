@@ -117,7 +117,7 @@ def random_examples(config: EncoderConfig, lengths: list[int], seed: int = 0) ->
             "mlm": (places, rng.integers(0, config.vocab_size, len(places))),
             "nsp": (np.array([0]), rng.integers(0, 2, 1)),
         }
-        made.append(Example(ids, rng.integers(0, min(2, config.type_vocab_size), length), targets))
+        made.append(Example(ids, rng.integers(0, max(1, min(2, config.type_vocab_size)), length), targets))
     return made
 
 

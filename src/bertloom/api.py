@@ -18,10 +18,11 @@ from bertloom import hub
 from bertloom.card import CARD, model_card
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError, blaming
+from bertloom.families import FAMILIES
 from bertloom.example import Example
 from bertloom.files import refuse_existing, whole_folder
-from bertloom.model.encoder import Encoder, Insides
-from bertloom.model.heads import LanguageHead
+from bertloom.model.encoder import Encoder, Insides, Pooler
+from bertloom.model.heads import HEADS
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
 from bertloom.tasks import SETTINGS, Task, of_config
 from bertloom.tasks.predict import predicted
@@ -32,16 +33,8 @@ from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import FILES, Tokenizer
 from bertloom.text.vocabulary import extended_vocabulary
 
-HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
-    "mlm": LanguageHead,
-    "nsp": lambda config: nn.Linear(config.hidden_size, 2),
-}
-
-
 # The key of a config that says which heads a run of ours trained; the others are there for `transformers` alone.
 OBJECTIVE = "pretraining_objective"
-# The head on a frozen encoder's features.
-OWN_HEAD = hub.OWN_HEAD.rstrip(".")
 # The one that says how long its sequences were: positions beyond are untrained.
 LENGTH = "pretraining_length"
 
@@ -91,14 +84,12 @@ class Model:
 
     def examples(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Example]:
         """Texts, or pairs of texts, with special tokens; longer ones are cut at the model's positions."""
-        special, most = self.tokenizer.special, self.config.max_position_embeddings
-        if seconds and self.config.type_vocab_size < 2:
-            raise InputError("a second text given, one allowed: the model has type_vocab_size 1", self.path)
+        special, most = self.tokenizer.special, self.config.longest
         if not seconds:
-            return [Example(*sequence(special, ids[: room(most)])) for ids in self.tokenizer.ids(texts)]
+            return [Example(*sequence(special, ids[: room(special, most)])) for ids in self.tokenizer.ids(texts)]
         made = []
         for first, second in zip(self.tokenizer.ids(texts), self.tokenizer.ids(seconds)):
-            one, two = kept(len(first), len(second), room(most, pair=True))
+            one, two = kept(len(first), len(second), room(special, most, pair=True))
             made.append(Example(*sequence(special, first[:one], second[:two])))
         return made
 
@@ -134,7 +125,7 @@ class Model:
         if top < 1:
             raise InputError(f"top: {top} given, at least 1 allowed")
         head = self.head("mlm")
-        (ids,), most = self.tokenizer.ids([text]), self.config.max_position_embeddings - 2
+        (ids,), most = self.tokenizer.ids([text]), self.config.longest - 2
         if len(ids) > most:
             raise InputError(f"text of {len(ids):,} tokens, at most {most} allowed: {text[:40]!r}…")
         (example,) = self.examples([text])
@@ -221,8 +212,7 @@ class Model:
         tokenizer, pieces = extended_vocabulary(self.tokenizer, texts, size, min_frequency)
         config = replace(self.config, vocab_size=max(self.config.vocab_size, len(tokenizer)))
         encoder, heads = Encoder(config), copy.deepcopy(self.heads)
-        if not hasattr(self.encoder, "pooler"):
-            del encoder.pooler
+        encoder.give_pooler(hasattr(self.encoder, "pooler"))
         state = dict(self.encoder.state_dict())
         tables = {"embeddings.word.weight": state["embeddings.word.weight"]}
         if "mlm" in heads:
@@ -242,16 +232,16 @@ class Model:
         folder = Path(folder)
         refuse_existing(folder)
         card = card or self.card or model_card(self.config, "mlm" in self.heads)
-        told, architecture = self.others, None
+        told, task = self.others, ""
         if self.task:
-            told = {**told, SETTINGS: self.task.settings()}
-            architecture = "BertModel"
-            if self.task.part in hub.TASK_PARTS:
-                architecture, told = self.task.architecture, {**told, **self.task.labels_in_config()}
+            told, task = {**told, SETTINGS: self.task.settings()}, "Model"
+            # `transformers` would look at the first token, where a model that sees one side has nothing.
+            if self.task.part in hub.TASK_PARTS and not (self.task.pooled and self.config.direction != "both"):
+                task, told = self.task.architecture, {**told, **self.task.labels_in_config()}
         with whole_folder(folder) as beside:
-            hub.write(beside, self.config, self.state(), told, architecture)
+            hub.write(beside, self.config, self.state(), told, task)
             if self._tokenizer is not None:
-                self._tokenizer.save(beside, self.config.max_position_embeddings)
+                self._tokenizer.save(beside, self.config.longest)
             (beside / CARD).write_text(card, encoding="utf-8")
 
 
@@ -287,15 +277,15 @@ def _filled(text: str, span: tuple[int, int], token: str) -> str:
 
 
 def load(model: str | Path) -> Model:
-    """Open a folder, a run or a Hub id; raises `InputError` where it holds no BERT we can compute."""
+    """Open a folder, a run or a Hub id; raises `InputError` where it holds no model we can compute."""
     folder = hub.find(model)
     config, others = hub.read_config(folder)
     state, unread = hub.read_state(folder, config)
     outputs = {name.split(".")[0]: len(tensor) for name, tensor in state.items() if name.count(".") == 1}
-    task = of_config(others, outputs, folder / "config.json")
+    task = of_config(others, outputs, folder / "config.json", FAMILIES[config.model_type].classes)
     parts = {name.split(".")[0] for name in state}
     for part in parts - {task.part if task else None}:
-        if part in (*hub.TASK_PARTS, OWN_HEAD):
+        if part in (*hub.TASK_PARTS, hub.FEATURES):
             # A head without a task that we could ask of it.
             gone = [name for name in state if name.startswith(f"{part}.")]
             unread += gone
@@ -309,10 +299,9 @@ def load(model: str | Path) -> Model:
         heads = nn.ModuleDict({name: make(config) for name, make in HEADS.items() if name in parts})
         if task:
             heads[task.part] = task.head(config)
-    if "pooler" not in parts:
-        if task and task.pooled:
-            raise InputError(f"config.json says {task.name}, but there are no weights of a pooler", folder)
-        del encoder.pooler
+        encoder.give_pooler("pooler" in parts)
+    if task and task.pools(config) and "pooler" not in parts:
+        raise InputError(f"config.json says {task.name}, but there are no weights of a pooler", folder)
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in heads}, folder)
     hub.load_into(heads, {name: tensor for name, tensor in state.items() if name.split(".")[0] in heads}, folder)
     tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in FILES) else None

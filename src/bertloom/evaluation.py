@@ -94,7 +94,7 @@ def pseudo_log_likelihoods(
     encoder.eval()
     special, scores = tokenizer.special, np.zeros(len(texts))
     ids = tokenizer.ids(texts, special=False)
-    longest = encoder.config.max_position_embeddings - 2
+    longest = encoder.config.longest - 2
     for number, one in enumerate(ids):
         if not 0 < len(one) <= longest:
             said = f"text of {len(one):,} tokens, 1 to {longest} allowed: {texts[number][:60]!r}"

@@ -1,79 +1,67 @@
-"""The Hugging Face folder, read and written; per family one table of names, used in both directions."""
+"""The Hugging Face folder, read and written by its family's tables."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertloom.config import EncoderConfig
-from bertloom.errors import InputError, blaming
+from bertloom.errors import InputError, blaming, nearest
+from bertloom.families import FAMILIES, Family
 from bertloom.files import read_json, write_json
+from bertloom.model.encoder import Encoder, Pooler
+from bertloom.model.heads import HEADS
 
-# Ours: the names whose tensors, end to end along the first dimension, make it. `{}` is the layer's number.
-BERT_NAMES: dict[str, list[str]] = {
-    "embeddings.word.weight": ["bert.embeddings.word_embeddings.weight"],
-    "embeddings.position.weight": ["bert.embeddings.position_embeddings.weight"],
-    "embeddings.segment.weight": ["bert.embeddings.token_type_embeddings.weight"],
-    "embeddings.norm.*": ["bert.embeddings.LayerNorm.*"],
-    "layers.{}.attention.qkv.*": [
-        f"bert.encoder.layer.{{}}.attention.self.{part}.*" for part in ("query", "key", "value")
-    ],
-    "layers.{}.attention.output.*": ["bert.encoder.layer.{}.attention.output.dense.*"],
-    "layers.{}.attention.norm.*": ["bert.encoder.layer.{}.attention.output.LayerNorm.*"],
-    "layers.{}.feed_forward.inner.*": ["bert.encoder.layer.{}.intermediate.dense.*"],
-    "layers.{}.feed_forward.output.*": ["bert.encoder.layer.{}.output.dense.*"],
-    "layers.{}.feed_forward.norm.*": ["bert.encoder.layer.{}.output.LayerNorm.*"],
-    "pooler.dense.*": ["bert.pooler.dense.*"],
-    "mlm.dense.*": ["cls.predictions.transform.dense.*"],
-    "mlm.norm.*": ["cls.predictions.transform.LayerNorm.*"],
-    "mlm.bias": ["cls.predictions.bias"],
-    "nsp.*": ["cls.seq_relationship.*"],
-}
-# What stands on it when it is fine-tuned: the same for every family.
-TASK_NAMES: dict[str, list[str]] = {"classifier.*": ["classifier.*"], "qa_outputs.*": ["qa_outputs.*"]}
-NAMES = BERT_NAMES | TASK_NAMES
 # Heads that `transformers` has no place for keep our names behind this one.
 OWN = "bertloom."
-OWN_HEAD = "features."
-# Second names of what is there already: the tied output layer, a buffer of old versions.
-BERT_TWICE = {
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-BUFFER = "bert.embeddings.position_ids"
-# Where every name must be known; elsewhere stand heads of other tasks, which are told but not read.
-OURS = re.compile(r"bert\.|cls\.(predictions|seq_relationship)\.")
-# Settings of a config that would change the mathematics, and the only value we compute.
-REQUIRED = {
-    "model_type": "bert",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-TASK_PARTS = tuple(name.partition(".")[0] for name in TASK_NAMES)
-PARTS = ("pooler", "mlm", "nsp", *TASK_PARTS)
+# The one on a frozen encoder's features, and those of tasks.
+FEATURES = "features"
+TASK_PARTS = ("classifier", "qa_outputs")
+# Parts that a folder may have or not.
+PARTS = ("pooler", *HEADS, *TASK_PARTS)
+# What no weight is: places as buffers of old versions.
+BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)$")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def expanded(layers: int, names: Mapping[str, list[str]] = BERT_NAMES) -> Iterator[tuple[str, list[str]]]:
-    """Every pair of a table for a number of layers, `*` as weight and bias."""
-    for ours, theirs in names.items():
-        for number in range(layers) if "{}" in ours else range(1):
+@lru_cache(maxsize=64)
+def part_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
+    """The names of a config's weights by part: `encoder`, and each of `PARTS`."""
+    with torch.device("meta"):
+        encoder, heads = Encoder(config), {name: make(config) for name, make in HEADS.items()}
+        pooler = Pooler(config)
+    names = tuple(name for name in encoder.state_dict() if not name.startswith("pooler."))
+    made: dict[str, nn.Module] = {"pooler": pooler, **heads, **{name: nn.Linear(1, 1) for name in TASK_PARTS}}
+    return {
+        "encoder": names,
+        **{part: tuple(f"{part}.{name}" for name in module.state_dict()) for part, module in made.items()},
+    }
+
+
+def names(config: EncoderConfig, task: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every weight that a config can have, and its names in a folder whose class ends in `task`.
+
+    Those without any in `transformers` are left out.
+    """
+    family = FAMILIES[config.model_type]
+    table = {ours: [family.backbone + name for name in theirs] for ours, theirs in family.names.items()}
+    table |= family.head_names(task)
+    known = {name for part in part_names(config).values() for name in part}
+    for ours, theirs in table.items():
+        for number in range(config.num_hidden_layers) if "{}" in ours else range(1):
             for kind in ("weight", "bias") if "*" in ours else ("",):
-                yield (
-                    ours.replace("{}", str(number)).replace("*", kind),
-                    [name.replace("{}", str(number)).replace("*", kind) for name in theirs],
-                )
+                filled = [one.replace("{}", str(number)).replace("*", kind) for one in (ours, *theirs)]
+                if filled[0] in known:
+                    yield filled[0], filled[1:]
 
 
 def find(model: str | Path) -> Path:
@@ -112,19 +100,25 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
     given: dict[str, Any] = read_json(file)
     if not isinstance(given, dict):
         raise InputError("is not a JSON object", file)
-    for key, only in REQUIRED.items():
-        if given.get(key, only) != only:
-            raise InputError(f"{key}: {given[key]!r} given, {only!r} allowed", file)
-    names = {field.name for field in fields(EncoderConfig)}
+    kind = given.pop("model_type", "bert")
+    if kind not in FAMILIES:
+        raise InputError(f"model_type: {nearest(str(kind), FAMILIES)}", file)
     try:
-        config = EncoderConfig(**{key: value for key, value in given.items() if key in names})
+        return FAMILIES[kind].config(given)
     except InputError as error:
         raise InputError(str(error), file) from None
-    return config, {key: value for key, value in given.items() if key not in names}
+
+
+def _task_of(folder: Path, family: Family) -> str:
+    """What stands behind the family's name in the class that a folder names, as `ForMaskedLM`."""
+    file = folder / "config.json"
+    given = read_json(file).get("architectures") if file.is_file() else None
+    first = given[0] if isinstance(given, list) and given else ""
+    return str(first).removeprefix(family.classes)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a folder's weights by Hugging Face's modern names; no code in a file is ever run."""
+    """Every tensor of a folder's weights; no code in a file is ever run."""
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
@@ -133,7 +127,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         with blaming(file):
             parts = [folder / name for name in sorted(set(read_json(file)["weight_map"].values()))]
     read = _pickled if WEIGHTS.index(file.name) > 1 else _safetensors
-    return _modern({name: tensor for part in parts for name, tensor in read(part).items()})
+    return {name: tensor for part in parts for name, tensor in read(part).items()}
 
 
 def _pickled(file: Path) -> dict[str, Tensor]:
@@ -152,14 +146,13 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
-def _modern(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as `BertForPreTraining` has them: gamma and beta renamed, the backbone's prefix put before bare names."""
+def _modern(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Names as a class with a head has them: gamma and beta renamed, the backbone's prefix put before bare names."""
     renamed = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name)): tensor for name, tensor in tensors.items()}
-    bare = not any(name.startswith("bert.") for name in renamed)
-    return {
-        f"bert.{name}" if bare and re.match(r"(embeddings|encoder|pooler)\.", name) else name: tensor
-        for name, tensor in renamed.items()
-    }
+    if not family.backbone or any(name.startswith(family.backbone) for name in renamed):
+        return renamed
+    stems = tuple({f"{theirs.partition('.')[0]}." for one in family.names.values() for theirs in one})
+    return {family.backbone + name if name.startswith(stems) else name: tensor for name, tensor in renamed.items()}
 
 
 def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], list[str]]:
@@ -167,36 +160,41 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
 
     A name that is missing or unknown in the encoder or in our heads raises.
     """
-    tensors = read_tensors(folder)
-    tensors.pop(BUFFER, None)
-    for second, first in BERT_TWICE.items():
+    family = FAMILIES[config.model_type]
+    tensors = {name: one for name, one in _modern(read_tensors(folder), family).items() if not BUFFERS.search(name)}
+    for second, first in family.twice.items():
         twin = tensors.pop(second, None)
         if twin is not None and not torch.equal(twin, tensors.setdefault(first, twin)):
             raise InputError(f"{second} differs from {first}, tied weights allowed", folder)
-    own = [name for name in tensors if name.startswith(OWN + OWN_HEAD)]
+    own = [name for name in tensors if name.startswith(OWN)]
     state = {name.removeprefix(OWN): _sound(name, tensors.pop(name), folder) for name in own}
-    whole = {part for part in TASK_PARTS if {f"{part}.weight", f"{part}.bias"} <= tensors.keys()}
+    with blaming(folder / "config.json", "describes no model that can be made"):
+        table, parts = dict(names(config, _task_of(folder, family))), part_names(config)
     missing: list[str] = []
-    for ours, theirs in expanded(config.num_hidden_layers, NAMES):
-        if ours.startswith(TASK_PARTS) and ours.split(".")[0] not in whole:
+    for part, wanted in parts.items():
+        known = {ours: table.get(ours, [OWN + ours]) for ours in wanted if ours not in state}
+        there = {ours: all(name in tensors for name in theirs) for ours, theirs in known.items()}
+        if not all(there.values()) and part in TASK_PARTS and not any(ours in state for ours in wanted):
             continue  # another library's head of that name
-        found = [tensors.pop(name) for name in theirs if name in tensors]
-        if len(found) == len(theirs):
-            state[ours] = _sound(ours, torch.cat(found) if len(found) > 1 else found[0], folder)
-        elif found or ours.split(".")[0] not in PARTS:
-            missing += theirs
-    for part in PARTS:
-        pairs = expanded(config.num_hidden_layers, NAMES)
-        names = {ours: theirs for ours, theirs in pairs if ours.split(".")[0] == part}
-        if state.keys() & names.keys():
-            # Half a head is none that anyone saved.
-            missing += [name for ours, theirs in names.items() if ours not in state for name in theirs]
-    left = [name for name in tensors if OURS.match(name)]
+        for ours, whole in there.items():
+            if whole:
+                found = [tensors.pop(name) for name in known[ours]]
+                state[ours] = _sound(ours, torch.cat(found) if len(found) > 1 else found[0], folder)
+        # Half a head is none that anyone saved.
+        if (
+            part == "encoder"
+            or any(name in tensors for theirs in known.values() for name in theirs)
+            or (any(ours in state for ours in wanted))
+        ):
+            missing += [name for ours, whole in there.items() if not whole for name in known[ours]]
+    claims = (*family.claims, *((family.backbone,) if family.backbone else ()))
+    left = [name for name in tensors if name.startswith(claims)]
     if missing or left:
         what = [
-            f"{kind} {', '.join(sorted(names)[:3])}" for kind, names in (("no", missing), ("unknown", left)) if names
+            f"{kind} {', '.join(sorted(found)[:3])}" for kind, found in (("no", missing), ("unknown", left)) if found
         ]
-        raise InputError(f"weights do not fit a BERT of {config.num_hidden_layers} layers: {'; '.join(what)}", folder)
+        kind = f"{config.model_type} of {config.num_hidden_layers} layers"
+        raise InputError(f"weights do not fit a {kind}: {'; '.join(what)}", folder)
     return state, sorted(tensors)
 
 
@@ -227,31 +225,32 @@ def write(
     config: EncoderConfig,
     state: Mapping[str, Tensor],
     others: Mapping[str, Any] | None = None,
-    architecture: str | None = None,
+    task: str = "",
 ) -> None:
     """Write `config.json` and `model.safetensors` as `transformers` names and ties them.
 
-    `architecture` is the class there that opens a fine-tuned model.
+    `task` is what the class there ends in that opens a fine-tuned model.
     """
+    family = FAMILIES[config.model_type]
+    task = task or _pretrained(config, state)
     tensors: dict[str, Tensor] = {}
-    left = set(state)
-    for ours, theirs in expanded(config.num_hidden_layers, NAMES):
-        if ours in state:
-            left.remove(ours)
-            for name, part in zip(theirs, state[ours].detach().cpu().chunk(len(theirs))):
+    left = dict(state)
+    for ours, theirs in names(config, task):
+        if ours in left and not (task == "Model" and ours.startswith(TASK_PARTS)):
+            for name, part in zip(theirs, left.pop(ours).detach().cpu().chunk(len(theirs))):
                 tensors[name] = part.contiguous()
-    for name in sorted(left):
-        if name.startswith(OWN_HEAD):
-            left.remove(name)
-            tensors[OWN + name] = state[name].detach().cpu().contiguous()
-    assert not left, f"no names for {sorted(left)}"
-    has = {part: any(name.startswith(f"{part}.") for name in state) for part in PARTS}
-    architecture = architecture or (
-        "BertForPreTraining" if has["nsp"] and has["mlm"] else "BertForMaskedLM" if has["mlm"] else "BertModel"
-    )
-    if architecture == "BertModel":
-        tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+    if task == "Model" and family.backbone:
+        tensors = {name.removeprefix(family.backbone): tensor for name, tensor in tensors.items()}
+    tensors |= {OWN + name: tensor.detach().cpu().contiguous() for name, tensor in left.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS[0], metadata={"format": "pt"})
-    settings = {"model_type": "bert", **(others or {}), "architectures": [architecture], **config.to_dict()}
-    write_json(folder / "config.json", json.loads(json.dumps(settings)))
+    told = {"model_type": config.model_type, **(others or {}), "architectures": [family.classes + task]}
+    write_json(folder / "config.json", json.loads(json.dumps({**told, **family.settings(config)})))
+
+
+def _pretrained(config: EncoderConfig, state: Mapping[str, Tensor]) -> str:
+    """What the class of a pretrained model ends in."""
+    family, parts = FAMILIES[config.model_type], {name.partition(".")[0] for name in state}
+    if config.direction == "left-to-right" and "mlm" in parts:
+        return family.causal
+    return next((kind for kind, wanted in family.pretrained.items() if parts.issuperset(wanted)), "Model")

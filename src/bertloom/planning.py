@@ -23,25 +23,27 @@ RUNTIME_BYTES = 450_000_000
 
 
 def parameters(config: EncoderConfig) -> dict[str, int]:
-    """Parameters by part; `backbone` is the count that is published for a size, `total` has the pretraining heads."""
-    width, inner = config.hidden_size, config.intermediate_size
-    norm = 2 * width
-    embeddings = (config.vocab_size + config.max_position_embeddings + config.type_vocab_size) * width + norm
-    attention = 4 * (width * width + width) + norm
-    feed_forward = 2 * width * inner + inner + width + norm
-    layers = config.num_hidden_layers * (attention + feed_forward)
-    pooler = width * width + width
-    mlm = width * width + width + norm + config.vocab_size
-    nsp = 2 * width + 2
-    return {
-        "embeddings": embeddings,
-        "layers": layers,
-        "pooler": pooler,
-        "backbone": embeddings + layers + pooler,
-        "mlm_head": mlm,
-        "nsp_head": nsp,
-        "total": embeddings + layers + pooler + mlm + nsp,
-    }
+    """Parameters by part; `backbone` is the count that is published for a size, `total` has its pretraining heads."""
+    import torch
+
+    from bertloom.families import FAMILIES
+    from bertloom.model.encoder import Encoder
+    from bertloom.model.heads import HEADS
+
+    parts = next(iter(FAMILIES[config.model_type].pretrained.values()), ("mlm",))
+    with torch.device("meta"):
+        encoder, heads = Encoder(config), {f"{name}_head": HEADS[name](config) for name in parts}
+
+    def count(module: object) -> int:
+        return sum(one.numel() for one in module.parameters()) if isinstance(module, torch.nn.Module) else 0
+
+    pooler = count(getattr(encoder, "pooler", None))
+    own = {"embeddings": count(encoder.embeddings), "layers": count(encoder.layers), "pooler": pooler}
+    of_heads = {name: count(head) for name, head in heads.items()}
+    backbone = count(encoder)
+    # A pooler is learned with what says something of two sentences, and with nothing else.
+    learned = backbone - pooler * (not {"nsp", "sop"} & set(parts))
+    return {**own, "backbone": backbone, **of_heads, "total": learned + sum(of_heads.values())}
 
 
 def flops_per_token(config: EncoderConfig, length: int, mask_share: float = SHARE) -> dict[str, float]:

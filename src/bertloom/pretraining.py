@@ -82,7 +82,7 @@ class Pretraining(Run[Measure]):
     def _reached(self, saved: Path | None, started: Model | None) -> int:
         """Positions that are learned before this run."""
         if started:
-            return int(started.others.get(LENGTH, started.config.max_position_embeddings))
+            return int(started.others.get(LENGTH, started.config.longest))
         return int(hub.read_config(saved)[1].get(LENGTH, 0)) if saved else 0
 
     def _config(self, saved: Path | None, started: Model | None) -> EncoderConfig:
@@ -103,10 +103,8 @@ class Pretraining(Run[Measure]):
                 attention_probs_dropout_prob=recipe.dropout,
                 initializer_range=recipe.initializer_range,
             )
-        if recipe.length > config.max_position_embeddings:
-            raise InputError(
-                f"length: {recipe.length} given, at most {config.max_position_embeddings} positions allowed"
-            )
+        if recipe.length > config.longest:
+            raise InputError(f"length: {recipe.length} given, at most {config.longest} positions allowed")
         return config
 
     def _build(self, started: Model | None) -> None:

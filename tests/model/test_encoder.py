@@ -14,7 +14,9 @@ import transformers
 from bertloom.config import ACTIVATIONS as ALLOWED_ACTIVATIONS
 from bertloom.config import PRESETS, EncoderConfig
 from bertloom.example import Example
-from bertloom.hub import expanded
+from bertloom.families import FAMILIES
+from bertloom.hub import TASK_PARTS
+from bertloom.hub import names as names_of
 from bertloom.model.encoder import ACTIVATIONS, Encoder, Insides
 from bertloom.model.init import initialise
 from bertloom.model.noise import dropout_stream
@@ -42,22 +44,27 @@ def shrunk(name: str) -> EncoderConfig:
 
 
 CONFIGS = {
-    **{name: shrunk(name) for name in PRESETS},
+    **{name: shrunk(name) for name in PRESETS if PRESETS[name].model_type == "bert"},
     "no default": small(type_vocab_size=3),
     "no layers": small(num_hidden_layers=0),
 }
 
 
+def pretraining_names(config: EncoderConfig) -> list[tuple[str, list[str]]]:
+    """Ours and theirs of `BertForPreTraining`."""
+    return [(ours, names) for ours, names in names_of(config) if not ours.startswith(TASK_PARTS)]
+
+
 def twins(config: EncoderConfig, dropout: bool = False) -> tuple[Encoder, Combined, Any]:
     """Our encoder and objective, and `BertForPreTraining` with the same random weights."""
     encoder, objective = Encoder(config), Combined(config)
-    settings = config.to_dict()
+    settings = FAMILIES["bert"].settings(config)
     theirs = transformers.BertForPreTraining(transformers.BertConfig(**settings, attn_implementation="eager"))
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(0, 0.3)
     state = theirs.state_dict()
-    mine = {ours: torch.cat([state[name] for name in names]) for ours, names in expanded(config.num_hidden_layers)}
+    mine = {ours: torch.cat([state[name] for name in names]) for ours, names in pretraining_names(config)}
     encoder.load_state_dict({name: mine[name] for name in encoder.state_dict()})
     objective.load_state_dict({name: mine[name] for name in objective.state_dict()})
     for module in (encoder, objective, theirs):
@@ -125,7 +132,7 @@ def test_losses_and_gradients_equal_theirs(name: str) -> None:
     assert float(total.detach()) == pytest.approx(float(want.loss.detach()), abs=1e-5)
     gradients = {key: parameter.grad for key, parameter in theirs.named_parameters()}
     own = dict(encoder.named_parameters()) | dict(objective.named_parameters())
-    for ours, names in expanded(config.num_hidden_layers):
+    for ours, names in pretraining_names(config):
         their = torch.cat([gradients[key] for key in names])
         mine = own[ours].grad
         assert mine is not None
@@ -212,7 +219,7 @@ def test_gradients_under_dropout_are_spread_as_theirs(rates: tuple[float, float]
             parameter.mul_(0.5)
     examples = random_examples(config, LENGTHS)
     batch, inputs = pack(examples), padded(examples)
-    counts, names = objective.counts(batch), list(expanded(config.num_hidden_layers))
+    counts, names = objective.counts(batch), pretraining_names(config)
     own, their = dict(encoder.named_parameters()) | dict(objective.named_parameters()), dict(theirs.named_parameters())
     mine, wanted = [], []
     for number in range(DRAWS):
@@ -279,8 +286,8 @@ def test_cuda_takes_the_varlen_kernel_where_nothing_is_dropped(monkeypatch: pyte
 
     seen: dict[str, Any] = {}
 
-    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *edges: Any) -> torch.Tensor:
-        seen.update(shapes={q.shape, k.shape, v.shape}, edges=edges)
+    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *edges: Any, **window: Any) -> torch.Tensor:
+        seen.update(shapes={q.shape, k.shape, v.shape}, edges=edges, **window)
         return q
 
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
@@ -290,3 +297,6 @@ def test_cuda_takes_the_varlen_kernel_where_nothing_is_dropped(monkeypatch: pyte
     assert seen["shapes"] == {torch.Size([6, 2, 5])}
     assert seen["edges"][0].tolist() == seen["edges"][1].tolist() == [0, 4, 6]
     assert seen["edges"][2:] == (4, 4)
+    assert seen["window_size"] == (-1, -1)
+    attend.varlen_attention(torch.randn(6, 3, 2, 5), batch, (None, 0))
+    assert seen["window_size"] == (-1, 0), "left to right"

@@ -23,4 +23,7 @@ def test_one_text_or_two_between_special_tokens() -> None:
     special = Special(pad=0, unk=1, cls=2, sep=3, mask=4)
     assert [one.tolist() for one in sequence(special, [7, 8])] == [[2, 7, 8, 3], [0, 0, 0, 0]]
     assert [one.tolist() for one in sequence(special, [7], [8])] == [[2, 7, 3, 8, 3], [0, 0, 0, 1, 1]]
-    assert (room(10), room(10, True)) == (8, 7)
+    assert (room(special, 10), room(special, 10, True)) == (8, 7)
+    two = Special(pad=0, unk=1, cls=2, sep=3, mask=4, between=2)
+    assert [one.tolist() for one in sequence(two, [7], [8])] == [[2, 7, 3, 3, 8, 3], [0, 0, 0, 1, 1, 1]]
+    assert (room(two, 10), room(two, 10, True)) == (8, 6)

@@ -55,7 +55,7 @@ def evaluate(
     loaded = load(model)
     if corpus is not None:
         if length is None:
-            length = int(loaded.others.get(LENGTH, min(128, loaded.config.max_position_embeddings)))
+            length = int(loaded.others.get(LENGTH, min(128, loaded.config.longest)))
         _on_corpus(loaded, corpus, examples, length, seed, json)
     elif suite is not None:
         _on_pairs(loaded, Path(str(data)), json)
@@ -107,8 +107,8 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     corpus = Corpus(folder)
     corpus.verify()
     corpus.require(model.tokenizer.fingerprint, model.path)
-    if length > model.config.max_position_embeddings:
-        raise InputError(f"length: {length} given, at most {model.config.max_position_embeddings} positions allowed")
+    if length > model.config.longest:
+        raise InputError(f"length: {length} given, at most {model.config.longest} positions allowed")
     model.head("mlm")
     say(f"Measuring on {folder}" + ("" if aside else ", which has no held-out part: texts the model may have seen"))
     objective = Combined(model.config, "+".join(model.trained))

@@ -157,7 +157,7 @@ class CorpusWriter:
     def report(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """What a user should look at before training on this."""
         total = max(1, int(self.frequencies.sum()))
-        special = set(vars(tokenizer.special).values())
+        special = set(tokenizer.special.ids.values())
         unused = [number for number in np.flatnonzero(self.frequencies == 0) if int(number) not in special]
         top = int(np.flatnonzero(self.histogram).max(initial=0))
         return {
@@ -261,7 +261,7 @@ def _write_manifest(writer: CorpusWriter, tokenizer: Tokenizer, files: list[str]
             "vocabulary": {
                 "fingerprint": tokenizer.fingerprint,
                 "size": len(tokenizer),
-                "special": vars(tokenizer.special),
+                "special": tokenizer.special.ids,
             },
             "report": writer.report(tokenizer),
             "sources": [Path(file).name for file in files[:1000]],

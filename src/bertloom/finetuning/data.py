@@ -40,7 +40,8 @@ class Data:
     @property
     def new_pooler(self) -> bool:
         """Whether the task needs a pooler where the model has none that ever learned."""
-        return self.task.pooled and not (hasattr(self.start.encoder, "pooler") and self.start.encoder.pooler.trained)
+        pooler = getattr(self.start.encoder, "pooler", None)
+        return self.task.pools(self.start.config) and not (pooler and pooler.trained)
 
     def epoch(self, recipe: Tuning) -> int:
         """Steps of one pass."""
@@ -72,7 +73,7 @@ class Data:
 def read(recipe: Tuning, model: Model, say: Say) -> Data:
     """Both files, what is to be said of them said; raises where they cannot be learned from or scored."""
     task, counts = recipe.task, ReadCounts()
-    reached = int(model.others.get(LENGTH, model.config.max_position_embeddings))
+    reached = int(model.others.get(LENGTH, model.config.longest))
     if not task.length and LENGTH in model.others:
         task = replace(task, length=min(reached, task.usual_length))
     if task.length > reached:
@@ -180,7 +181,7 @@ def new_records(recipe: Tuning, task: Task, records: Sequence[Record], model: Mo
 
     def fill(text: str) -> list[list[tuple[str, float]]]:
         (ids,) = model.tokenizer.ids([text])
-        if len(ids) > model.config.max_position_embeddings - 2:
+        if len(ids) > model.config.longest - 2:
             return []
         return [[(one.token, one.probability) for one in best] for best in model.fill(text, top=10)]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bertloom import hub
 from bertloom.api import OBJECTIVE, Model
 from bertloom.corpus.order import mix, permuted
 from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
-from bertloom.model.encoder import Encoder, Pooler
+from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.tasks import SETTINGS, Task
@@ -71,13 +71,15 @@ class Finetuning(Run[Scores]):
         self.precision = precision_on(device, recipe.precision)
         self.encoder = Encoder(config)
         state = start.encoder.state_dict()
+        pools = self.task.pools(config)
+        self.encoder.give_pooler(pools)
         if self.data.new_pooler:
-            self.encoder.pooler = Pooler(config)
             initialise(self.encoder.pooler, config.hidden_size**-0.5)
-            state |= {f"pooler.{name}": one for name, one in self.encoder.pooler.state_dict().items()}
-        if not self.task.pooled:
+            state |= {
+                f"pooler.{name}": one for name, one in {**self.encoder.pooler.state_dict(), **self._transform()}.items()
+            }
+        elif not pools:
             # `transformers` knows no pooler in such a model.
-            del self.encoder.pooler
             state = {name: one for name, one in state.items() if not name.startswith("pooler.")}
         self.encoder.load_state_dict(state)
         # The dropout is this run's; who trains the model on finds its own.
@@ -91,18 +93,32 @@ class Finetuning(Run[Scores]):
         peak = recipe.rate(config.hidden_size)
         self.rate = partial(rate_at, peak=peak, steps=self.last, warmup=recipe.warmup, schedule=recipe.schedule)
 
+    def _transform(self) -> dict[str, Tensor]:
+        """Of a family whose pooler is the language head's first half, that half as it was pretrained."""
+        head = self.start.heads["mlm"] if "mlm" in self.start.heads else None
+        if head is None or self.encoder.config.pooler != "rows":
+            return {}
+        return {name: one for name, one in head.state_dict().items() if name.startswith(("dense.", "norm."))}
+
     def _freeze(self, layers: int) -> None:
         if self.task.frozen:
             self.encoder.requires_grad_(False)
         elif self.recipe.freeze:
             self.encoder.embeddings.requires_grad_(False)
-            for layer in list(self.encoder.layers)[: self.recipe.freeze]:
-                layer.requires_grad_(False)
+            if hasattr(self.encoder, "projection"):
+                self.encoder.projection.requires_grad_(False)
+            for number, layer in enumerate(self.encoder.layers):
+                # Weights that a layer above shares learn.
+                layer.requires_grad_(self.encoder.last_use(number) >= self.recipe.freeze)
 
     def _scale(self, layers: int, name: str) -> float:
         """A parameter's rate as a share of the head's (Howard & Ruder 2018, §3.2)."""
         parts = name.split(".")
-        below = layers + 1 if parts[0] == "embeddings" else layers - int(parts[1]) if parts[0] == "layers" else 0
+        below = 0
+        if parts[0] in ("embeddings", "projection"):
+            below = layers + 1
+        elif parts[0] == "layers":
+            below = layers - self.encoder.last_use(int(parts[1]))
         return float(self.recipe.layer_decay**below)
 
     def _resume(self, manifest: dict[str, Any], folder: Path) -> int:

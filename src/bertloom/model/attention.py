@@ -11,19 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bertloom.config import Window
 from bertloom.model.noise import keep_mask
-from bertloom.model.packed import Batch, Block
+from bertloom.model.packed import EVERYWHERE, Batch, Block, seen_in
 
 # A block, and its queries' rows `start` to `stop`; both index tensors that all blocks share.
 Part = tuple[Block, int, int, Tensor | None]
 
 
-def parts(batch: Batch, read: Tensor | None) -> list[Part]:
+def parts(batch: Batch, read: Tensor | None, window: Window = EVERYWHERE) -> list[Part]:
     """The attention calls of a batch; with `read` only those rows ask."""
+    blocks = batch.blocks(window)
     if read is None:
-        return [(block, block.start, block.stop, block.mask) for block in batch.blocks]
+        return [(block, block.start, block.stop, block.mask) for block in blocks]
     made: list[Part] = []
-    for block, start, stop in zip(batch.blocks, batch.read_bounds, batch.read_bounds[1:]):
+    bounds = batch.read_bounds(window)
+    for block, start, stop in zip(blocks, bounds, bounds[1:]):
         if start < stop:
             mask = None if block.mask is None else block.mask[:, read[start:stop] - block.start]
             made.append((block, start, stop, mask))
@@ -42,7 +45,7 @@ def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> T
 
 def _scratch(q: Tensor, made: list[Part], rate: float) -> Tensor:
     """Room for the widest block's masks as numbers: a copy for each would leave holes among what the gradient keeps."""
-    widest = max(((stop - start) * (block.stop - block.start) for block, start, stop, _ in made), default=0)
+    widest = max(((stop - start) * (block.last - block.first) for block, start, stop, _ in made), default=0)
     return q.new_empty(q.shape[1] * widest if rate else 0)
 
 
@@ -61,7 +64,7 @@ class _Attention(torch.autograd.Function):
         saved: list[Tensor | None] = []
         scratch = _scratch(q, made, rate)
         for block, start, stop, mask in made:
-            k, v = kv[block.start : block.stop].transpose(0, 2).unbind(1)  # each (N, n, H)
+            k, v = kv[block.first : block.last].transpose(0, 2).unbind(1)  # each (N, n, H)
             weights = mixing = _probabilities(q[start:stop].transpose(0, 1), k, mask, scale)
             keep = keep_mask(tuple(weights.shape), rate, q.device) if rate else None
             if keep is not None:
@@ -75,25 +78,61 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         qkv, asked, *saved = ctx.saved_tensors
-        # Blocks in which no row asks pass no gradient on; only they need the zeros.
-        grad_qkv = torch.empty_like(qkv) if asked is None else torch.zeros_like(qkv)
+        # Blocks in which no row asks pass no gradient on, and rows that several blocks see add theirs up.
+        shared = any((block.first, block.last) != (block.start, block.stop) for block, *_ in ctx.made)
+        grad_qkv = torch.empty_like(qkv) if asked is None and not shared else torch.zeros_like(qkv)
         grad_asked = None if asked is None else torch.empty_like(asked)
         q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)
         grad_q, grad_kv = (grad_qkv[:, 0], grad_qkv[:, 1:]) if grad_asked is None else (grad_asked, grad_qkv)
         grad, scratch = grads[0] / (1 - ctx.rate), _scratch(q, ctx.made, ctx.rate)  # (R, N, H)
         for (block, start, stop, _), (weights, keep) in zip(ctx.made, zip(saved[::2], saved[1::2])):
-            inside = slice(block.start, block.stop)
+            inside = slice(block.first, block.last)
             k, v = kv[inside].transpose(0, 2).unbind(1)  # each (N, n, H)
             query, above = q[start:stop].transpose(0, 1), grad[start:stop].transpose(0, 1)  # each (N, r, H)
             dropped = weights if keep is None else _as_floats(keep, scratch).mul_(weights)
-            grad_kv[inside, 1] = torch.bmm(dropped.transpose(1, 2), above).transpose(0, 1)
+            _put(grad_kv[inside, 1], torch.bmm(dropped.transpose(1, 2), above).transpose(0, 1), shared)
             inner = torch.bmm(above, v.transpose(1, 2))  # (N, r, n)
             if keep is not None:
                 inner.mul_(_as_floats(keep, scratch))
             inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype).mul_(ctx.scale)
             grad_q[start:stop] = torch.bmm(inner, k).transpose(0, 1)
-            grad_kv[inside, 0] = torch.bmm(inner.transpose(1, 2), query).transpose(0, 1)
+            _put(grad_kv[inside, 0], torch.bmm(inner.transpose(1, 2), query).transpose(0, 1), shared)
         return grad_qkv, grad_asked, None, None
+
+
+def _put(where: Tensor, values: Tensor, adds: bool) -> None:
+    where.add_(values) if adds else where.copy_(values)
+
+
+class _Turned(torch.autograd.Function):
+    """Pairs of columns half a head apart, turned by their position's angles, in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+        ctx.angles, ctx.heads = (cos, sin), heads
+        ctx.mark_dirty(x)
+        return _turn_(x, cos, sin, heads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.angles
+        return _turn_(grads[0].clone(), cos, -sin, ctx.heads), None, None, None
+
+
+def _turn_(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    """The first `heads` heads of rows (T, …), turned."""
+    size = 2 * cos.shape[1]
+    one, other = x[:, : heads * size].view(len(x), heads, 2, size // 2).unbind(2)  # each (T, heads, H / 2)
+    cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
+    turned = one * cos - other * sin
+    other.mul_(cos).add_(one * sin)
+    one.copy_(turned)
+    return x
+
+
+def turned(x: Tensor, angles: tuple[Tensor, Tensor], heads: int) -> Tensor:
+    """Projections (T, …) whose first `heads` heads are turned by their positions, in place (Su et al. 2021)."""
+    return _Turned.apply(x, *angles, heads)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def attention(qkv: Tensor, asked: Tensor | None, made: list[Part], rate: float) -> Tensor:
@@ -105,23 +144,25 @@ def attention(qkv: Tensor, asked: Tensor | None, made: list[Part], rate: float) 
         return _Attention.apply(qkv, asked, made, rate)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def varlen_attention(qkv: Tensor, batch: Batch) -> Tensor:
+def varlen_attention(qkv: Tensor, batch: Batch, window: Window = EVERYWHERE) -> Tensor:
     """The same on CUDA by `torch.nn.attention.varlen`, which knows no dropout and asks for all rows."""
     from torch.nn.attention.varlen import varlen_attn
 
     edges = F.pad(torch.tensor(batch.lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0)).to(qkv.device)
     longest = max(batch.lengths)
     q, k, v = qkv.unbind(1)
-    mixed: Tensor = varlen_attn(q, k, v, edges, edges, longest, longest)  # type: ignore[assignment]
+    before, after = (-1 if reach is None else reach for reach in window)
+    mixed: Tensor = varlen_attn(q, k, v, edges, edges, longest, longest, window_size=(before, after))  # type: ignore[assignment]
     return mixed
 
 
 @torch.no_grad()
-def attention_weights(q: Tensor, k: Tensor, batch: Batch) -> list[Tensor]:
+def attention_weights(q: Tensor, k: Tensor, batch: Batch, window: Window = EVERYWHERE) -> list[Tensor]:
     """Of each sequence the probabilities (N, n, n), for those who look inside."""
     weights, start = [], 0
     for length in batch.lengths:
         rows = slice(start, start + length)
-        weights.append(_probabilities(q[rows].transpose(0, 1), k[rows].transpose(0, 1), None, q.shape[-1] ** -0.5))
+        mask = None if window == EVERYWHERE else seen_in(window, length).to(q.device)
+        weights.append(_probabilities(q[rows].transpose(0, 1), k[rows].transpose(0, 1), mask, q.shape[-1] ** -0.5))
         start += length
     return weights

@@ -1,6 +1,6 @@
-"""The encoder (Devlin et al. 2019, §3; Vaswani et al. 2017, §3): embeddings and post-norm layers on packed rows.
+"""The encoder (Devlin et al. 2019, §3; Vaswani et al. 2017, §3): embeddings and layers on packed rows.
 
-T tokens, R rows read, D hidden size, N heads, H head size, F intermediate size.
+T tokens, R rows read, E width of the embeddings, D hidden size, N heads, H head size, F intermediate size.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertloom.config import EncoderConfig
+from bertloom.config import EncoderConfig, Window
 from bertloom.model import attention as attend
 from bertloom.model.kernels import dropout, linear_dropout_add
-from bertloom.model.packed import Batch
+from bertloom.model.packed import EVERYWHERE, Batch
 
 
 def _tanh_gelu(x: Tensor) -> Tensor:
@@ -45,51 +45,87 @@ class Insides:
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment vectors, summed, normalised, dropped out: (T,) ids to (T, D)."""
+    """Token, position and segment vectors, as many as there are, summed, normalised, dropped out: (T,) to (T, E)."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        self.rate = config.hidden_dropout_prob
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        width = config.word_size
+        self.rate, self.first = config.hidden_dropout_prob, config.first_position
+        self.word = nn.Embedding(config.vocab_size, width)
+        absolute = config.position_embedding_type == "absolute"
+        self.position = nn.Embedding(config.max_position_embeddings, width) if absolute else None
+        self.segment = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.norm = norm(config, width)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(T, D)."""
-        total = self.word(batch.input_ids) + self.segment(batch.segment_ids) + self.position(batch.position_ids)
+        """(T, E)."""
+        total = self.word(batch.input_ids)
+        if self.segment is not None:
+            # A model of one segment tells texts apart by what stands between them.
+            one = len(self.segment.weight) == 1
+            total = total + (self.segment.weight if one else self.segment(batch.segment_ids))
+        if self.position is not None:
+            total = total + self.position(batch.position_ids + self.first if self.first else batch.position_ids)
         return dropout(self.norm(total), self.rate * self.training)
+
+
+def norm(config: EncoderConfig, width: int) -> nn.LayerNorm:
+    """A layer norm over a width."""
+    return nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a layer looks at a sequence: the window of its tokens, and the base of its rotary positions."""
+
+    window: Window = EVERYWHERE
+    theta: float | None = None
 
 
 class Attention(nn.Module):
     """Multi-head self-attention with its residual and norm: (T, D) to (T, D), or (R, D) where rows are read."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: EncoderConfig, bare: bool = False):
         super().__init__()
-        self.heads, self.head_size = config.num_attention_heads, config.head_size
+        width, biased = config.hidden_size, config.attention_bias
+        self.heads, self.head_size, self.first = config.num_attention_heads, config.head_size, config.norm_first
         self.attention_rate, self.rate = config.attention_probs_dropout_prob, config.hidden_dropout_prob
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.qkv = nn.Linear(width, 3 * width, bias=biased)
+        self.output = nn.Linear(width, width, bias=biased)
+        # What comes from the embeddings has a norm behind it already.
+        self.norm = nn.Identity() if bare else norm(config, width)
 
-    def forward(self, x: Tensor, batch: Batch, read: Tensor | None, weights: list[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, batch: Batch, look: Look, read: Tensor | None, weights: list[Tensor] | None) -> Tensor:
         """`read` (R,) are the rows that ask; `weights`, where given, receives each sequence's (N, n, n)."""
-        heads, asking, asked = (self.heads, self.head_size), x, None
-        if read is None:
-            qkv = self.qkv(x).view(-1, 3, *heads)  # (T, 3, N, H)
-        else:
-            asking, width = x[read], x.shape[1]
-            asked = F.linear(asking, self.qkv.weight[:width], self.qkv.bias[:width]).view(-1, *heads)  # (R, N, H)
-            qkv = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).view(-1, 2, *heads)  # (T, 2, N, H)
+        inner = self.norm(x) if self.first else x
+        q, qkv = self._projected(inner, batch, look, read)
         if weights is not None:
-            weights.extend(attend.attention_weights(qkv[:, 0], qkv[:, 1], batch))
+            weights.extend(attend.attention_weights(qkv[:, 0], qkv[:, 1], batch, look.window))
         rate = self.attention_rate * self.training
         if x.is_cuda and not rate and read is None and qkv.dtype in (torch.float16, torch.bfloat16):
-            mixed = attend.varlen_attention(qkv, batch)
+            mixed = attend.varlen_attention(qkv, batch, look.window)
         else:
-            mixed = attend.attention(qkv, asked, attend.parts(batch, read), rate)
-        total = linear_dropout_add(mixed.reshape(-1, x.shape[1]), self.output, asking, self.rate * self.training)
-        return self.norm(total)  # type: ignore[no-any-return]
+            mixed = attend.attention(qkv, q, attend.parts(batch, read, look.window), rate)
+        residual = x if read is None else x[read]
+        total = linear_dropout_add(mixed.reshape(-1, x.shape[1]), self.output, residual, self.rate * self.training)
+        return total if self.first else self.norm(total)
+
+    def _projected(self, x: Tensor, batch: Batch, look: Look, read: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """None and all projections (T, 3, N, H), or queries (R, N, H) of the rows read and the rest (T, 2, N, H)."""
+        heads, width = (self.heads, self.head_size), x.shape[1]
+        angles = None if look.theta is None else batch.turns(look.theta, self.head_size)
+        if read is None:
+            qkv = self.qkv(x)
+            if angles:
+                qkv = attend.turned(qkv, angles, 2 * self.heads)
+            return None, qkv.view(-1, 3, *heads)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        biases = (None, None) if bias is None else (bias[:width], bias[width:])
+        asked, qkv = F.linear(x[read], weight[:width], biases[0]), F.linear(x, weight[width:], biases[1])
+        if angles:
+            asked = attend.turned(asked, (angles[0][read], angles[1][read]), self.heads)
+            qkv = attend.turned(qkv, angles, self.heads)
+        return asked.view(-1, *heads), qkv.view(-1, 2, *heads)
 
 
 class FeedForward(nn.Module):
@@ -97,74 +133,158 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        self.rate = config.hidden_dropout_prob
+        width, inner = config.hidden_size, config.intermediate_size
+        self.rate, self.first, self.gated = config.hidden_dropout_prob, config.norm_first, config.gated
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.inner = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.inner = nn.Linear(width, inner * (2 if config.gated else 1), bias=config.mlp_bias)
+        self.output = nn.Linear(inner, width, bias=config.mlp_bias)
+        self.norm = norm(config, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, D)."""
-        inner = self.activation(self.inner(x))
-        return self.norm(linear_dropout_add(inner, self.output, x, self.rate * self.training))  # type: ignore[no-any-return]
+        inner = self.inner(self.norm(x) if self.first else x)
+        if self.gated:
+            opened, gate = inner.chunk(2, 1)
+            inner = self.activation(opened) * gate
+        else:
+            inner = self.activation(inner)
+        total = linear_dropout_add(inner, self.output, x, self.rate * self.training)
+        return total if self.first else self.norm(total)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward."""
+    """Attention and feed-forward; `bare` where no norm stands before the attention."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: EncoderConfig, bare: bool = False):
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = Attention(config, bare)
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, x: Tensor, batch: Batch, read: Tensor | None = None, weights: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        batch: Batch,
+        look: Look = Look(),  # noqa: B008
+        read: Tensor | None = None,
+        weights: list[Tensor] | None = None,
     ) -> Tensor:
         """(T, D), or (R, D) where rows are read."""
-        return self.feed_forward(self.attention(x, batch, read, weights))  # type: ignore[no-any-return]
+        return self.feed_forward(self.attention(x, batch, look, read, weights))  # type: ignore[no-any-return]
+
+
+class TwoSides(nn.Module):
+    """Half the width sees what is before a token, the other half what is after it (Peters et al. 2018, §3.1)."""
+
+    def __init__(self, config: EncoderConfig, bare: bool = False):
+        super().__init__()
+        self.left, self.right = (Layer(config.side, bare) for _ in range(2))
+
+    def forward(
+        self, x: Tensor, batch: Batch, look: Look, read: Tensor | None = None, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """(T, D), or (R, D) where rows are read."""
+        seen: list[list[Tensor]] = [[], []]
+        looks = (look, Look(look.window[::-1], look.theta))
+        states = [
+            side(half, batch, way, read, None if weights is None else found)
+            for side, half, way, found in zip((self.left, self.right), x.chunk(2, 1), looks, seen)
+        ]
+        if weights is not None:
+            weights.extend(torch.cat(both) for both in zip(*seen))
+        return torch.cat(states, 1)
 
 
 class Pooler(nn.Module):
-    """The first token's vector through a tanh layer: (B, D) to (B, D)."""
+    """A row's vector through a dense layer, an activation and perhaps a norm: (B, D) to (B, D)."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        rows, width = config.pooler == "rows", config.hidden_size
+        self.dense = nn.Linear(width, width, bias=config.head_bias if rows else True)
+        self.activation = ACTIVATIONS[config.pooler_act or config.head_act or config.hidden_act]
+        self.norm = norm(config, width) if rows else nn.Identity()
 
     @property
     def trained(self) -> bool:
         """Whether it ever learned, which moves its biases from zero; not so in models trained by their means alone."""
-        return bool(self.dense.bias.any())
+        return self.dense.bias is None or bool(self.dense.bias.any())
 
     def forward(self, first: Tensor) -> Tensor:
         """(B, D)."""
-        return torch.tanh(self.dense(first))
+        return self.norm(self.activation(self.dense(first)))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
     """The whole encoder; made on the current device with PyTorch's own weights, see `initialise`."""
 
+    pooler: Pooler
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = Pooler(config)
+        two_way = config.direction == "two-way"
+        if config.embedding_size and not two_way:
+            self.projection = nn.Linear(config.embedding_size, config.hidden_size)
+        number = config.num_hidden_layers
+        sets = config.num_hidden_groups or number
+        kind = TwoSides if two_way else Layer
+        self.layers = nn.ModuleList(kind(config, config.norm_first and not one) for one in range(sets))
+        self.looks = [Look(config.window(one), config.rope_theta(one)) for one in range(number)]
+        # Which set of weights each layer has.
+        self.order = [one * sets // number for one in range(number)]
+        if config.norm_first:
+            self.norm = norm(config, config.hidden_size)
+        if config.pooler == "pretrained":
+            self.pooler = Pooler(config)
+
+    def give_pooler(self, one: bool) -> None:
+        """Have a pooler, a new one where there was none, or have none."""
+        if one and not hasattr(self, "pooler"):
+            self.pooler = Pooler(self.config)
+        elif not one and hasattr(self, "pooler"):
+            del self.pooler
+
+    def last_use(self, number: int) -> int:
+        """The last layer, from 0, that has a set of weights."""
+        return max(layer for layer, one in enumerate(self.order) if one == number)
+
+    def embedded(self, batch: Batch) -> Tensor:
+        """(T, D) what goes into the first layer."""
+        x = self.embeddings(batch)
+        if self.config.direction == "two-way":
+            return torch.cat([x, x], 1)
+        return self.projection(x) if self.config.embedding_size else x  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch, trace: list[Insides] | None = None) -> Tensor:
         """Last hidden states (R, D) of the rows the batch reads, (T, D) where it reads all.
 
         The last layer is computed at those rows alone. A `trace` receives every layer's insides and reads all.
         """
-        x = self.embeddings(batch)
+        return self.through(self.embedded(batch), batch, trace)
+
+    def through(self, x: Tensor, batch: Batch, trace: list[Insides] | None = None) -> Tensor:
+        """The same of what goes into the first layer."""
         if trace is not None:
             trace.append(Insides(x, []))
-        for number, layer in enumerate(self.layers, 1):
+        for number, (weights_of, look) in enumerate(zip(self.order, self.looks), 1):
             weights: list[Tensor] | None = None if trace is None else []
-            last = number == len(self.layers) and trace is None
-            x = layer(x, batch, batch.read if last else None, weights)
+            last = number == len(self.order) and trace is None
+            x = self.layers[weights_of](x, batch, look, batch.read if last else None, weights)
             if trace is not None and weights is not None:
                 trace.append(Insides(x, weights))
-        if batch.read is not None and (trace is not None or not self.layers):
+        if batch.read is not None and (trace is not None or not self.order):
             x = x[batch.read]
-        return x  # type: ignore[no-any-return]
+        return self.norm(x) if self.config.norm_first else x  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def hidden_states(self, batch: Batch) -> list[Tensor]:
+        """What goes into the first layer, and what comes out of each, every (T, D)."""
+        x = self.embedded(batch)
+        found = [x]
+        for weights_of, look in zip(self.order, self.looks):
+            x = self.layers[weights_of](x, batch, look)
+            found.append(x)
+        if self.config.norm_first:
+            found[-1] = self.norm(x)
+        return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bertloom.model.encoder import Attention, Embeddings, Encoder
-from bertloom.model.heads import LanguageHead
+from bertloom.model.heads import BoundaryHead, LanguageHead
 
 
 def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
@@ -23,26 +23,55 @@ def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             _draw(part.weight, std)
-            nn.init.zeros_(part.bias)
         if isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
+        if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
             nn.init.zeros_(part.bias)
     for part in module.modules():
         if isinstance(part, LanguageHead):
             nn.init.constant_(part.norm.weight, 0.5)
+        if isinstance(part, BoundaryHead):
+            nn.init.constant_(part.second_norm.weight, 0.5)
+            _draw(part.position.weight, part.position.embedding_dim**-0.5)
         if isinstance(part, Embeddings):
-            unit = part.word.embedding_dim**-0.5
-            for table in (part.word, part.segment):
-                _draw(table.weight, unit)
-            with torch.no_grad():
-                part.position.weight.copy_(sinusoids(*part.position.weight.shape) * (unit * 2))
-                if pad is not None:
-                    part.word.weight[pad] = 0
+            _embed(part, pad)
         if isinstance(part, Encoder):
-            distances = cycle((-1, 1, -2, 2))
-            for attention in [one for one in part.modules() if isinstance(one, Attention)]:
+            _begin(part)
+
+
+@torch.no_grad()
+def _embed(part: Embeddings, pad: int | None) -> None:
+    unit = part.word.embedding_dim**-0.5
+    for table in (part.word, part.segment):
+        if table is not None:
+            _draw(table.weight, unit)
+    if part.position is not None:
+        part.position.weight.copy_(sinusoids(*part.position.weight.shape) * (unit * 2))
+    if pad is not None:
+        part.word.weight[pad] = 0
+
+
+@torch.no_grad()
+def _begin(encoder: Encoder) -> None:
+    """Half the heads at neighbours, where the embeddings tell positions."""
+    if encoder.embeddings.position is None:
+        return
+    if hasattr(encoder, "projection"):
+        # What is projected begins as what it was, so that heads find the positions in it.
+        encoder.projection.weight += torch.eye(*encoder.projection.weight.shape)
+    for look, sides in (((-1, 1, -2, 2), "both"), ((-1, -2), "left"), ((1, 2), "right")):
+        distances = cycle(look)
+        for name, attention in encoder.named_modules():
+            if isinstance(attention, Attention) and _seen(encoder.config.direction, name) == sides:
                 # The other half stays free: pairs of sentences are compared by heads that look far.
                 _look_at_neighbours(attention, islice(distances, attention.heads // 2))
+
+
+def _seen(direction: str, name: str) -> str:
+    """What the attention of a name sees."""
+    if direction == "both":
+        return "both"
+    return "right" if ".right." in name else "left"
 
 
 def _draw(weight: Tensor, std: float) -> None:

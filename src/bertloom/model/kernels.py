@@ -32,31 +32,34 @@ def _workspace(rows: int, columns: int, like: Tensor) -> Tensor:
     return held[: rows * stride].view(rows, stride)[:, :columns]
 
 
-def _in_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _in_compute_dtype(*tensors: Any) -> tuple[Any, ...]:
     """The tensors in autocast's type where it is on; autograd casts their gradients back."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+    return tuple(None if tensor is None else tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
 
 
 class _LinearDropoutAdd(torch.autograd.Function):
     """residual + keep * (x @ weight.T + bias) / (1 - rate)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, rate: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor, rate: float) -> Tensor:
         scale = 1 / (1 - rate)
         keep = keep_mask((len(x), len(weight)), rate, x.device)
         ctx.save_for_backward(x, weight, keep)
-        ctx.scale = scale
-        out = torch.addmm(bias, x, weight.t(), beta=scale, alpha=scale).mul_(keep)
+        ctx.scale, ctx.biased = scale, bias is not None
+        if bias is None:
+            out = torch.mm(x, weight.t()).mul_(scale).mul_(keep)
+        else:
+            out = torch.addmm(bias, x, weight.t(), beta=scale, alpha=scale).mul_(keep)
         return out.add_(residual) if out.dtype == residual.dtype else residual + out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, keep = ctx.saved_tensors
         grad = (grads[0] * keep).mul_(ctx.scale).to(weight.dtype)  # (T, O)
-        return grad @ weight, grad.t() @ x, grad.sum(0), grads[0], None
+        return grad @ weight, grad.t() @ x, grad.sum(0) if ctx.biased else None, grads[0], None
 
 
 def linear_dropout_add(x: Tensor, linear: torch.nn.Linear, residual: Tensor, rate: float) -> Tensor:

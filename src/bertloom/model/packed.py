@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -10,20 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertloom.config import Window
 from bertloom.example import Example
 
 # Consecutive short sequences share one attention call up to this many tokens, told apart by a mask.
 BLOCK = 128
+EVERYWHERE: Window = (None, None)
 # Tokens of a batch where nothing is kept for a gradient.
 TOKENS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
 class Block:
-    """Tokens `start` to `stop`, whole sequences that share one attention call; `mask` (1, n, n) if more than one."""
+    """Rows `start` to `stop` that ask in one attention call for rows `first` to `last`.
+
+    `mask` (1, stop - start, last - first) is minus infinity where one may not see the other, None where all may.
+    """
 
     start: int
     stop: int
+    first: int
+    last: int
     mask: Tensor | None
 
 
@@ -50,28 +57,51 @@ class Batch:
         ends = torch.tensor(self.lengths).cumsum(0)
         return (ends - torch.tensor(self.lengths)).to(self.input_ids.device)
 
+    def blocks(self, window: Window = EVERYWHERE) -> tuple[Block, ...]:
+        """The attention calls under a window: runs of whole sequences of at most `BLOCK` tokens, or one longer one.
+
+        Of a longer one under a window each `BLOCK` rows ask for what they may see alone.
+        """
+        if window not in self._blocks:
+            self._blocks[window] = tuple(self._cut(window))
+        return self._blocks[window]
+
     @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """The attention calls: runs of whole sequences of at most `BLOCK` tokens, or one longer sequence."""
+    def _blocks(self) -> dict[Window, tuple[Block, ...]]:
+        return {}
+
+    def _cut(self, window: Window) -> Iterator[Block]:
         runs: list[list[int]] = []
         for length in self.lengths:
             if runs and sum(runs[-1]) + length <= BLOCK:
                 runs[-1].append(length)
             else:
                 runs.append([length])
-        made, start = [], 0
+        start, device = 0, self.input_ids.device
         for run in runs:
-            stop = start + sum(run)
-            made.append(Block(start, stop, _apart(run).to(self.input_ids.device) if len(run) > 1 else None))
-            start = stop
-        return tuple(made)
+            size, masked = sum(run), len(run) > 1 or window != EVERYWHERE
+            for begin, end, first, last in _pieces(size, window):
+                mask = _mask(run, range(begin, end), range(first, last), window).to(device) if masked else None
+                yield Block(start + begin, start + end, start + first, start + last, mask)
+            start += size
 
-    @cached_property
-    def read_bounds(self) -> list[int]:
+    def read_bounds(self, window: Window = EVERYWHERE) -> list[int]:
         """Of each block the first of its rows in `read`, and their number at the end."""
         assert self.read is not None
-        edges = torch.tensor([block.start for block in self.blocks] + [len(self.input_ids)])
+        edges = torch.tensor([block.start for block in self.blocks(window)] + [len(self.input_ids)])
         return [int(bound) for bound in torch.searchsorted(self.read.cpu(), edges)]
+
+    def turns(self, theta: float, size: int) -> tuple[Tensor, Tensor]:
+        """(T, size / 2) cosines and sines of rotary positions of a base (Su et al. 2021, §3.2)."""
+        if (theta, size) not in self._turns:
+            steps = torch.arange(0, size, 2, device=self.position_ids.device).float() / size
+            angles = self.position_ids[:, None].float() * (1.0 / theta**steps)
+            self._turns[theta, size] = angles.cos(), angles.sin()
+        return self._turns[theta, size]
+
+    @cached_property
+    def _turns(self) -> dict[tuple[float, int], tuple[Tensor, Tensor]]:
+        return {}
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -87,10 +117,33 @@ class Batch:
         )
 
 
-def _apart(run: list[int]) -> Tensor:
-    """(1, n, n) zero where two tokens share a sequence, minus infinity where they do not."""
+def _pieces(size: int, window: Window) -> Iterator[tuple[int, int, int, int]]:
+    """Of a run's `size` rows those that ask together, and those they may see."""
+    before, after = window
+    if size <= BLOCK or window == EVERYWHERE:
+        yield 0, size, 0, size
+        return
+    for begin in range(0, size, BLOCK):
+        end = min(size, begin + BLOCK)
+        first = 0 if before is None else max(0, begin - before)
+        yield begin, end, first, size if after is None else min(size, end + after)
+
+
+def _mask(run: list[int], asking: range, seen: range, window: Window) -> Tensor:
+    """(1, r, n) minus infinity where a row may not see another: of another sequence, or outside of its window."""
     owner = torch.repeat_interleave(torch.tensor(run))
-    return torch.zeros(1, len(owner), len(owner)).masked_fill_(owner[:, None] != owner[None, :], -torch.inf)
+    rows, columns = (torch.arange(one.start, one.stop) for one in (asking, seen))
+    hidden = owner[rows, None] != owner[None, columns]
+    distance = columns[None, :] - rows[:, None]
+    for reach, away in zip(window, (-distance, distance)):
+        if reach is not None:
+            hidden |= away > reach
+    return torch.zeros(1, len(asking), len(seen)).masked_fill_(hidden, -torch.inf)
+
+
+def seen_in(window: Window, length: int) -> Tensor:
+    """(1, n, n) the mask of one whole sequence under a window."""
+    return _mask([length], range(length), range(length), window)
 
 
 def computing_device() -> torch.device:

@@ -19,10 +19,13 @@ TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classify, Tag, Answ
 __all__ = ["SETTINGS", "TASKS", "Task", "of_config"]
 
 
-def of_config(settings: Mapping[str, Any], outputs: Mapping[str, int], where: object) -> Task | None:
+def of_config(
+    settings: Mapping[str, Any], outputs: Mapping[str, int], where: object, classes: str = "Bert"
+) -> Task | None:
     """The task a `config.json` was fine-tuned for, ours or another library's; None where it was not.
 
-    `outputs` are the sizes of the heads that are there, by name: labels of default names stand in no config.
+    `outputs` are the sizes of the heads that are there, by name: labels of default names stand in no config. `classes`
+    is what the names of the family's classes begin with.
     """
     given = settings.get(SETTINGS)
     if given is not None:
@@ -33,7 +36,7 @@ def of_config(settings: Mapping[str, Any], outputs: Mapping[str, int], where: ob
         with blaming(where, f"{SETTINGS}: cannot be used", again=True):
             return TASKS[given["task"]](**{key: value for key, value in given.items() if key != "task"})
     made_by = (settings.get("architectures") or [None])[0]
-    kind = next((kind for kind in TASKS.values() if kind.architecture == made_by), None)
+    kind = next((kind for kind in TASKS.values() if classes + kind.architecture == made_by), None)
     if kind is None:
         return None
     with blaming(where, "id2label: cannot be used"):

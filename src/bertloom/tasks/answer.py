@@ -29,7 +29,7 @@ from bertloom.tasks.task import (
     softmax,
 )
 from bertloom.text.records import Place, Row, json_of, text_of
-from bertloom.text.sequence import sequence
+from bertloom.text.sequence import room, sequence
 from bertloom.text.sources import ReadCounts, plain_suffix
 from bertloom.text.tokenizer import Tokenizer
 
@@ -60,7 +60,7 @@ class Answer(Task):
     """SQuAD 1.1, 2.0, KorQuAD: the best span over windows, or nothing where that scores higher."""
 
     name: ClassVar[str] = "answer"
-    architecture: ClassVar[str] = "BertForQuestionAnswering"
+    architecture: ClassVar[str] = "ForQuestionAnswering"
     part: ClassVar[str] = "qa_outputs"
     pipeline: ClassVar[str] = "question-answering"
     by_id: ClassVar[bool] = True
@@ -175,8 +175,6 @@ class Answer(Task):
 
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
         """Windows over each text, the question before each; an answer outside a window is nothing there."""
-        if config.type_vocab_size < 2:
-            raise InputError("answer: a model with type_vocab_size 1 given, 2 needed to tell question and text apart")
         questions, most = [cast(Question, record) for record in records], self.most(config)
         texts = list(dict.fromkeys(one.context for one in questions))
         pieces = dict(zip(texts, tokenizer.pieces(texts)))
@@ -188,7 +186,7 @@ class Answer(Task):
                 question[: min(LONGEST_QUESTION, most // 2)],
                 len(question) > min(LONGEST_QUESTION, most // 2),
             )
-            free = most - len(question) - 3
+            free = room(tokenizer.special, most, True) - len(question)
             # What is read in short windows is not read over and over.
             step = free - min(self.stride, free // 2)
             begins = range(0, max(1, len(ids) - free + step), step)
@@ -226,7 +224,7 @@ class Answer(Task):
         cut: bool,
     ) -> Feature:
         whole, segments = sequence(tokenizer.special, question, ids[at : at + free])
-        first = len(question) + 2
+        first = len(question) + 1 + tokenizer.special.between
         labels = np.zeros((len(whole), 2), np.int8)
         inside = gold is not None and at <= gold[0] and gold[1] < at + free
         for side in range(2):

@@ -62,7 +62,7 @@ class Choose(Task):
     """SWAG, MCTest, and their like: one score a choice, softmax over them."""
 
     name: ClassVar[str] = "choose"
-    architecture: ClassVar[str] = "BertForMultipleChoice"
+    architecture: ClassVar[str] = "ForMultipleChoice"
     pooled: ClassVar[bool] = True
     pipeline: ClassVar[str] = "multiple-choice"
     form: ClassVar[str] = '{"context": …, "question": …, "choices": […], "label": 0}'
@@ -194,9 +194,7 @@ class Choose(Task):
 
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
         """One example a record: a sequence for each choice, end to end; the longer text gives way."""
-        if config.type_vocab_size < 2:
-            raise InputError("choose: a model with type_vocab_size 1 given, 2 needed to tell context and choice apart")
-        made, free = [cast(Choice, record) for record in records], room(self.most(config), True)
+        made, free = [cast(Choice, record) for record in records], room(tokenizer.special, self.most(config), True)
         contexts = tokenizer.ids([one.context for one in made], special=False)
         spelt = [f"{one.question} {choice}".lstrip() for one in made for choice in one.choices]
         endings = iter(tokenizer.ids(spelt, special=False))

@@ -34,7 +34,7 @@ from bertloom.tasks.task import (
 )
 from bertloom.text.records import Place, Row, text_of
 from bertloom.text.sequence import kept, room, sequence
-from bertloom.text.tokenizer import Tokenizer
+from bertloom.text.tokenizer import Special, Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +80,7 @@ class Classify(OnFeatures):
     """Sentiment, topic, acceptability; paraphrase, entailment, similarity."""
 
     name: ClassVar[str] = "classify"
-    architecture: ClassVar[str] = "BertForSequenceClassification"
+    architecture: ClassVar[str] = "ForSequenceClassification"
     pipeline: ClassVar[str] = "text-classification"
     form: ClassVar[str] = '{"text": …, "label": …}'
 
@@ -324,15 +324,11 @@ class Classify(OnFeatures):
             seconds = list(tokenizer.ids([row.pair or "" for row in rows], special=False))
             if self.long == "windows":
                 raise InputError("long: windows given, truncate or head-tail allowed for pairs of texts")
-            if config.type_vocab_size < 2:
-                raise InputError(
-                    "pair: a second text given, one allowed: type_vocab_size 1; --pair none reads the first alone"
-                )
         if self.long == "windows":
-            require_stride(self.stride, room(most))
+            require_stride(self.stride, room(tokenizer.special, most))
         made = []
         for row, first, second in zip(rows, firsts, seconds):
-            parts, cut = self._cut(first, second if row.pair is not None else None, most)
+            parts, cut = self._cut(tokenizer.special, first, second if row.pair is not None else None, most)
             labels = self._target(row)
             made.append(
                 [
@@ -353,10 +349,10 @@ class Classify(OnFeatures):
         return super().limit(config) + ("; --long windows reads it whole" if single else "")
 
     def _cut(
-        self, first: list[int], second: list[int] | None, most: int
+        self, special: Special, first: list[int], second: list[int] | None, most: int
     ) -> tuple[list[tuple[list[int], list[int] | None]], bool]:
         """The texts as they fit, in windows if so wanted, and whether anything was left out."""
-        free = room(most, second is not None)
+        free = room(special, most, second is not None)
         if len(first) + len(second or ()) <= free:
             return [(first, second)], False
         if self.long == "windows":

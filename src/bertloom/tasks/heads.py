@@ -5,6 +5,9 @@ T tokens, M labelled rows, D hidden size, K outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +21,7 @@ from bertloom.tasks.task import BODIES, FEATURES, TARGET
 
 
 class PooledHead(nn.Linear):
-    """Logits (M, K) of the pooled first tokens (Devlin et al. 2019, §4.1); they begin as those of rows do."""
+    """Logits (M, K) of whole sequences (Devlin et al. 2019, §4.1); they begin as those of rows do."""
 
     def __init__(self, config: EncoderConfig, outputs: int):
         super().__init__(config.hidden_size, outputs)
@@ -27,8 +30,33 @@ class PooledHead(nn.Linear):
 
     def forward(self, encoder: Encoder, batch: Batch) -> Tensor:  # type: ignore[override]
         """(M, K)."""
-        states = encoder.pooler(encoder(batch)[batch.targets[TARGET][0]])
+        states = encoder.pooler(summaries(encoder, batch))
         return super().forward(dropout(states, self.rate * self.training))
+
+
+def summaries(encoder: Encoder, batch: Batch) -> Tensor:
+    """(M, D) of each labelled sequence what the pooler takes: its first token, the mean of all, or, where tokens see
+    one side, the last token, which has seen the rest."""
+    config = encoder.config
+    if config.classifier_pooling == "cls" and config.direction == "both":
+        return encoder(batch)[batch.targets[TARGET][0]]  # type: ignore[no-any-return]
+    if config.classifier_pooling == "mean":
+        return means(encoder(replace(batch, read=None)), batch.lengths)
+    lengths = torch.tensor(batch.lengths, device=batch.starts.device)
+    ends = batch.starts + lengths - 1
+    if config.direction == "left-to-right":
+        return encoder(replace(batch, read=ends))  # type: ignore[no-any-return]
+    edges = torch.stack([batch.starts, ends], 1).flatten()
+    # A text has two tokens and more, so that every edge is another row.
+    states = encoder(replace(batch, read=edges)).view(len(ends), 2, 2, -1)  # (M, edge, side, D / 2)
+    return torch.cat([states[:, 1, 0], states[:, 0, 1]], 1)
+
+
+def means(states: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(B, D) of each sequence the mean of its rows (T, D)."""
+    sizes = torch.tensor(lengths, device=states.device)
+    owners = torch.repeat_interleave(sizes)
+    return states.new_zeros(len(sizes), states.shape[1]).index_add(0, owners, states) / sizes[:, None]
 
 
 class RowHead(nn.Linear):
@@ -44,7 +72,10 @@ class RowHead(nn.Linear):
 
     def forward(self, encoder: Encoder, batch: Batch) -> Tensor:  # type: ignore[override]
         """(M, K)."""
-        return super().forward(dropout(encoder(batch)[batch.targets[TARGET][0]], self.rate * self.training))
+        states = encoder(batch)[batch.targets[TARGET][0]]
+        if encoder.config.pooler == "rows":
+            states = encoder.pooler(states)
+        return super().forward(dropout(states, self.rate * self.training))
 
 
 LSTM_LAYERS, LSTM_DROPOUT = 2, 0.5
@@ -81,20 +112,10 @@ class FeatureHead(nn.Module):
         self.output = nn.Linear(width, outputs)
         initialise(self.output, width**-0.5)
 
-    @torch.no_grad()
-    def states(self, encoder: Encoder, batch: Batch) -> list[Tensor]:
-        """The chosen hidden states, each (T, D), without dropout."""
-        encoder.eval()
-        x = encoder.embeddings(batch)
-        found = [x]
-        for layer in encoder.layers:
-            x = layer(x, batch)
-            found.append(x)
-        return found[FEATURES[self.features]]
-
     def forward(self, encoder: Encoder, batch: Batch) -> Tensor:
         """(M, K)."""
-        found = self.states(encoder, batch)
+        encoder.eval()
+        found = encoder.hidden_states(batch)[FEATURES[self.features]]
         if self.mix is not None and self.scale is not None:
             x = self.scale * sum(share * one for share, one in zip(self.mix.softmax(0), found))
         else:
@@ -102,7 +123,6 @@ class FeatureHead(nn.Module):
         rows = batch.targets[TARGET][0]
         places = rows if batch.read is None else batch.read[rows]  # of the whole batch
         if self.pooled:
-            owners = torch.repeat_interleave(torch.tensor(batch.lengths))
             sizes = batch.lengths
         else:
             x, owners = x[places], torch.searchsorted(batch.starts, places, right=True) - 1
@@ -113,7 +133,5 @@ class FeatureHead(nn.Module):
             padded, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
             x = torch.cat([one[:size] for one, size in zip(padded, present)])
         if self.pooled:
-            owners = owners.to(x.device)
-            means = x.new_zeros(len(sizes), x.shape[1]).index_add(0, owners, x)
-            x = means / torch.tensor(sizes, device=x.device)[:, None]
+            x = means(x, sizes)
         return self.output(x)  # type: ignore[no-any-return]

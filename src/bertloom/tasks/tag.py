@@ -61,7 +61,7 @@ class Tag(OnFeatures):
     """Entities by character offsets, or a label for each word."""
 
     name: ClassVar[str] = "tag"
-    architecture: ClassVar[str] = "BertForTokenClassification"
+    architecture: ClassVar[str] = "ForTokenClassification"
     pipeline: ClassVar[str] = "token-classification"
     form: ClassVar[str] = (
         '{"text": …, "entities": [{"start": …, "end": …, "label": …}]} or {"tokens": […], "tags": […]}'
@@ -343,7 +343,7 @@ class Tag(OnFeatures):
 
     def features(self, records: Sequence[Record], tokenizer: Tokenizer, config: EncoderConfig) -> list[list[Feature]]:
         """Windows of each text; each labelled piece is labelled in the window that shows most around it."""
-        most = room(self.most(config))
+        most = room(tokenizer.special, self.most(config))
         require_stride(self.stride, most)
         stride = self.stride or most // 4
         tagged = [cast(Tagged, record) for record in records]

@@ -92,7 +92,7 @@ class Task(ABC):
     """Options and what was learned, a value that is saved in `config.json`; the methods are the contract."""
 
     name: ClassVar[str]
-    # The class of `transformers` that computes the same, and where its head's weights stand.
+    # What the classes of `transformers` that compute the same end in, and where their head's weights stand.
     architecture: ClassVar[str]
     part: ClassVar[str] = "classifier"
     # Whether the head stands on the pooled first token.
@@ -324,17 +324,19 @@ class Task(ABC):
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in OF_A_FILE}
         return {"task": self.name, **own}
 
+    def pools(self, config: EncoderConfig) -> bool:
+        """Whether the head stands on a model's pooler."""
+        return self.pooled or (config.pooler == "rows" and not self.frozen)
+
     def labels_in_config(self) -> dict[str, Any]:
         """What `config.json` says of labels, for `transformers`."""
         return {}
 
     def most(self, config: EncoderConfig) -> int:
         """Most tokens of a sequence."""
-        if self.length > config.max_position_embeddings:
-            raise InputError(
-                f"length: {self.length} given, at most {config.max_position_embeddings} positions of the model allowed"
-            )
-        return self.length or min(config.max_position_embeddings, self.usual_length)
+        if self.length > config.longest:
+            raise InputError(f"length: {self.length} given, at most {config.longest} positions of the model allowed")
+        return self.length or min(config.longest, self.usual_length)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,18 +13,20 @@ Ints = npt.NDArray[np.int64]
 
 
 def sequence(special: Special, first: Sequence[int], second: Sequence[int] | None = None) -> tuple[Ints, Ints]:
-    """(n,) ids and segments: `[CLS] first [SEP]`, and `second [SEP]` after it where there is one."""
+    """(n,) ids and segments: `[CLS] first [SEP]`, and `second [SEP]` after it where there is one.
+
+    Some tokenizers have two separators between two texts, of which the other begins the second.
+    """
     ids = [special.cls, *first, special.sep]
-    segments = np.zeros(len(ids) + (0 if second is None else len(second) + 1), np.int64)
-    if second is not None:
-        segments[len(ids) :] = 1
-        ids += [*second, special.sep]
-    return np.array(ids, np.int64), segments
+    if second is None:
+        return np.array(ids, np.int64), np.zeros(len(ids), np.int64)
+    after = [*[special.sep] * (special.between - 1), *second, special.sep]
+    return np.array(ids + after, np.int64), np.repeat(np.arange(2), [len(ids), len(after)])
 
 
-def room(most: int, pair: bool = False) -> int:
+def room(special: Special, most: int, pair: bool = False) -> int:
     """How many of a sequence's `most` tokens are left for one text, or for two together."""
-    return most - (3 if pair else 2)
+    return most - 2 - pair * special.between
 
 
 def kept(first: int, second: int, room: int) -> tuple[int, int]:

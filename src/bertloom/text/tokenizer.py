@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,11 @@ from bertloom.files import read_json, read_text, write_json
 
 # The special tokens by role, as BERT spells them; their order is that of a vocabulary we train.
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-FILES = ("tokenizer.json", "vocab.txt")
+# As RoBERTa and as ALBERT spell them.
+ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+ALBERT = {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+SPELLINGS = (SPECIAL, ROBERTA, ALBERT)
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 # What makes a tokenizer BERT's.
 PARTS = {"model": "WordPiece", "normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
 # How other models than WordPiece spell a space before a token.
@@ -51,6 +55,52 @@ def word_piece(vocabulary: dict[str, int], lowercase: bool, strip_accents: bool 
     return tokenizer
 
 
+def byte_pairs(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], spelt: Mapping[str, str] = ROBERTA, spaced: bool = True
+) -> tokenizers.Tokenizer:
+    """RoBERTa's tokenizer (Radford et al. 2019, §2.2): no text is unknown to byte pairs, and none is changed.
+
+    `spaced` is whether a text's first word is spelt as one after a space.
+    """
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    _add_special(tokenizer, spelt)
+    ends = [(spelt[role], vocabulary[spelt[role]]) for role in ("sep", "cls")]
+    tokenizer.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=spaced)
+    return tokenizer
+
+
+def unigram(
+    pieces: list[tuple[str, float]], lowercase: bool, strip_accents: bool = False, spelt: Mapping[str, str] = ALBERT
+) -> tokenizers.Tokenizer:
+    """ALBERT's tokenizer (Kudo 2018) over pieces and their log-probabilities, `▁` where a word begins."""
+    ids = {piece: number for number, (piece, _) in enumerate(pieces)}
+    tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, ids[spelt["unk"]]))
+    steps = [normalizers.NFKD(), normalizers.StripAccents()] if strip_accents else []
+    tokenizer.normalizer = normalizers.Sequence(
+        [*steps, normalizers.NFKC(), *([normalizers.Lowercase()] if lowercase else [])]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer.decoder = tokenizers.decoders.Metaspace()
+    _add_special(tokenizer, spelt)
+    cls, sep = spelt["cls"], spelt["sep"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, ids[token]) for token in (cls, sep)],
+    )  # fmt: skip
+    return tokenizer
+
+
+def _add_special(tokenizer: tokenizers.Tokenizer, spelt: Mapping[str, str]) -> None:
+    """Special tokens as such; a mask takes in the space before it, which is spelt in no other token there."""
+    tokenizer.add_special_tokens(
+        [tokenizers.AddedToken(token, lstrip=role == "mask", special=True) for role, token in spelt.items()]
+    )
+
+
 @dataclass(frozen=True)
 class Special:
     """The ids of the special tokens."""
@@ -60,52 +110,88 @@ class Special:
     cls: int
     sep: int
     mask: int
+    # How many separators stand between two texts.
+    between: int = 1
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """By role."""
+        return {role: getattr(self, role) for role in SPECIAL}
 
 
 class Tokenizer:
-    """Ids of texts; raises `InputError` where a special token is missing from the vocabulary."""
+    """Ids of texts; raises `InputError` where a special token is missing from the vocabulary.
 
-    def __init__(self, backend: tokenizers.Tokenizer, where: str = "vocabulary"):
+    `spelt` says which tokens are special, by role; else they are those of a family that has all of its.
+    """
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, where: str = "vocabulary", spelt: Mapping[str, str] | None = None
+    ):
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
-        ids = {role: int(backend.token_to_id(token) or 0) for role, token in SPECIAL.items()}
-        missing = [token for token in SPECIAL.values() if backend.token_to_id(token) is None]
+        known = backend.get_vocab(with_added_tokens=True)
+        self.spelt = dict(spelt or next((one for one in SPELLINGS if known.keys() >= set(one.values())), SPECIAL))
+        missing = [token for token in self.spelt.values() if token not in known]
         if missing:
             raise InputError(
-                f"no {' '.join(missing)} in the vocabulary, all of {' '.join(SPECIAL.values())} needed", where
+                f"no {' '.join(missing)} in the vocabulary, all of {' '.join(self.spelt.values())} needed", where
             )
-        self.special = Special(**ids)
-        known = backend.get_vocab(with_added_tokens=True)
+        ids = {role: int(known[token]) for role, token in self.spelt.items()}
         if len(set(known.values())) < len(known):
             raise InputError("two tokens have one id, an id for each needed", where)
         if len(self) > SPARSEST * len(known):
             raise InputError(f"ids up to {len(self) - 1:,} for {len(known):,} tokens, fewer gaps allowed", where)
         with blaming(where, "is no tokenizer"):
             backend.encode("\U0001f701")
-        self.parts = [(json.loads(backend.to_str())[part] or {}).get("type") for part in PARTS]
+            pair = backend.encode("a", "a").ids
+        # RoBERTa has two separators between two texts.
+        between = max(1, sum(one == ids["sep"] for one in pair[:-1]))
+        self.special = Special(**ids, between=between)
+        self.state: dict[str, Any] = json.loads(backend.to_str())
+        self.parts = [(self.state[part] or {}).get("type") for part in PARTS]
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer of a folder (`tokenizer.json` or `vocab.txt`) or of one such file."""
+        """The tokenizer of a folder or of one file: `tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt`."""
         path = Path(path)
         file = path
         if path.is_dir():
             file = next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
         if not file.is_file():
             raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
+        settings = _settings(file)
         if file.suffix == ".txt":
-            return cls(_from_vocab_txt(file), str(file))
+            return cls(_from_vocab_txt(file, settings), str(file), _spelt(settings))
+        if file.suffix == ".model":
+            return cls(_from_sentence_pieces(file, settings), str(file), _spelt(settings))
         given = read_json(file)
+        if file.name == "vocab.json":
+            return cls(_from_merges(file, given, settings), str(file), _spelt(settings))
         if not isinstance(given, dict) or not isinstance(given.get("model"), dict) or "vocab" not in given["model"]:
             raise InputError("is no tokenizer: no model with a vocab in it", file)
-        with blaming(file, "is no tokenizer"):
-            return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file))
+        with blaming(file, "is no tokenizer", again=True):
+            return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file), _spelt(settings, given))
 
     @property
     def is_berts(self) -> bool:
         """Whether it is WordPiece over BERT's normaliser and pre-tokenizer, which never look across a space."""
         return self.parts == list(PARTS.values())
+
+    @property
+    def splits_at_spaces(self) -> bool:
+        """Whether what stands between two spaces has the same tokens wherever it stands, but at a text's beginning."""
+        if any(
+            one["lstrip"] or one["rstrip"] or " " in one["content"]
+            for one in self.state["added_tokens"]
+            if one["content"] not in self.spelt.values()
+        ):
+            return False
+        cut = self.state["pre_tokenizer"] or {}
+        bytes_alone = cut.get("type") == "ByteLevel" and cut.get("use_regex", True) and not self.state["normalizer"]
+        metaspace = [one.get("type") for one in cut.get("pretokenizers", [])] == ["WhitespaceSplit", "Metaspace"]
+        return self.is_berts or bytes_alone or metaspace
 
     @cached_property
     def _size(self) -> int:
@@ -133,13 +219,15 @@ class Tokenizer:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each of a text's tokens stands in it, first character and one past the last."""
         self.backend.encode_special_tokens = False
-        return list(self.backend.encode(text, add_special_tokens=False).offsets)
+        return _trimmed(text, self.backend.encode(text, add_special_tokens=False).offsets)
 
     def pieces(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Of each text its ids and where each stands in it; special tokens written out in it are ordinary letters."""
         self.backend.encode_special_tokens = True
         found = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [(encoding.ids, _with_marks(text, encoding.offsets)) for text, encoding in zip(texts, found)]
+        return [
+            (encoding.ids, _with_marks(text, _trimmed(text, encoding.offsets))) for text, encoding in zip(texts, found)
+        ]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
@@ -147,7 +235,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out but for `[MASK]`."""
-        special = set(vars(self.special).values()) - {self.special.mask}
+        special = set(self.special.ids.values()) - {self.special.mask}
         kept = [int(number) for number in ids if int(number) not in special]
         return str(self.backend.decode(kept, skip_special_tokens=False))
 
@@ -166,26 +254,44 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that decides which ids a text gets."""
-        state: dict[str, Any] = json.loads(self.backend.to_str())
-        deciding = {key: state.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        deciding = {key: self.state.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
 
-    def save(self, folder: Path, longest: int = 512) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens, and BERT's `vocab.txt`."""
+    def save(self, folder: Path, longest: int = 512, segments: bool = True) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens, and the family's own files.
+
+        `segments` is whether the model takes them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         if self.is_berts:
             (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self.vocabulary), encoding="utf-8")
-            normalizer = json.loads(self.backend.to_str())["normalizer"]
+            normalizer = self.state["normalizer"]
             settings = {
                 "tokenizer_class": "BertTokenizer",
                 "do_lower_case": bool(normalizer.get("lowercase")),
                 "strip_accents": normalizer.get("strip_accents"),
                 "tokenize_chinese_chars": bool(normalizer.get("handle_chinese_chars", True)),
             }
-        spelt = {f"{role}_token": token for role, token in SPECIAL.items()}
+        elif self.parts[0] == "BPE" and self.parts[2] == "ByteLevel":
+            self.backend.model.save(str(folder))
+            settings["add_prefix_space"] = bool(self.state["pre_tokenizer"]["add_prefix_space"])
+        if not segments:
+            settings["model_input_names"] = ["input_ids", "attention_mask"]
+        spelt = {f"{role}_token": token for role, token in self.spelt.items()}
         write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest, **spelt})
+
+
+def _trimmed(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places without the space before, which some tokenizers make part of a word."""
+    made = []
+    for start, end in places:
+        begin = start
+        while begin < end and text[begin].isspace():
+            begin += 1
+        made.append((begin, end) if begin < end else (start, end))
+    return made
 
 
 def _with_marks(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -205,8 +311,37 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
-    """A WordPiece tokenizer of one token a line; case and accents from `tokenizer_config.json` beside it."""
+def _settings(file: Path) -> dict[str, Any]:
+    """What `tokenizer_config.json` beside a file says."""
+    beside = file.with_name("tokenizer_config.json")
+    settings = read_json(beside) if beside.is_file() else {}
+    if not isinstance(settings, dict):
+        raise InputError("is not a JSON object", beside)
+    for name in ("do_lower_case", "strip_accents", "keep_accents", "add_prefix_space"):
+        if not isinstance(settings.get(name), bool | None):
+            raise InputError(f"{name}: {settings[name]!r} given, true, false or null allowed", beside)
+    return settings
+
+
+def _spelt(settings: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> dict[str, str] | None:
+    """Which tokens are special where the settings name all of them, in a vocabulary that has them."""
+    found = {}
+    for role in SPECIAL:
+        given = settings.get(f"{role}_token")
+        found[role] = given.get("content") if isinstance(given, dict) else given
+    if not all(isinstance(token, str) for token in found.values()):
+        return None
+    if state is not None:
+        vocab = state["model"]["vocab"]
+        known = set(vocab) if isinstance(vocab, dict) else {one[0] for one in vocab}
+        known |= {one["content"] for one in state.get("added_tokens") or ()}
+        if not known.issuperset(found.values()):
+            return None
+    return {role: str(token) for role, token in found.items()}
+
+
+def _from_vocab_txt(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """A WordPiece tokenizer of one token a line; case and accents from the settings beside it."""
     vocabulary: dict[str, int] = {}
     text = read_text(file)
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
@@ -214,15 +349,53 @@ def _from_vocab_txt(file: Path) -> tokenizers.Tokenizer:
         if token in vocabulary:
             raise InputError(f"token {token!r} stands in line {vocabulary[token] + 1} too", file, number)
         vocabulary[token] = number - 1
-    beside = file.with_name("tokenizer_config.json")
-    settings = read_json(beside) if beside.is_file() else {}
-    if not isinstance(settings, dict):
-        raise InputError("is not a JSON object", beside)
     lowercase = settings.get(
         "do_lower_case", not any(token.isalpha() and token != token.lower() for token in vocabulary)
     )
-    strip_accents = settings.get("strip_accents")
-    for name, value in (("do_lower_case", lowercase), ("strip_accents", strip_accents)):
-        if not isinstance(value, bool | None):
-            raise InputError(f"{name}: {value!r} given, true, false or null allowed", beside)
-    return word_piece(vocabulary, bool(lowercase), strip_accents)
+    return word_piece(vocabulary, bool(lowercase), settings.get("strip_accents"))
+
+
+def _from_merges(file: Path, vocabulary: Any, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """RoBERTa's tokenizer of `vocab.json` and `merges.txt` beside it, one pair a line."""
+    beside = file.with_name("merges.txt")
+    if not isinstance(vocabulary, dict) or not all(type(number) is int for number in vocabulary.values()):
+        raise InputError("is no vocabulary: an object of tokens and their numbers needed", file)
+    if not beside.is_file():
+        raise InputError("no merges.txt beside it, one needed", file)
+    merges = []
+    for number, line in enumerate(read_text(beside).split("\n"), 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        pair = tuple(line.rstrip("\r").split(" "))
+        if len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
+            raise InputError(
+                f"{line!r} given, two tokens of vocab.json that it holds joined too allowed", beside, number
+            )
+        merges.append(pair)
+    spelt = _spelt(settings) or ROBERTA
+    if missing := [token for token in spelt.values() if token not in vocabulary]:
+        raise InputError(f"no {' '.join(missing)} in the vocabulary, all of {' '.join(spelt.values())} needed", file)
+    with blaming(file, "is no tokenizer"):
+        return byte_pairs(vocabulary, merges, spelt, bool(settings.get("add_prefix_space")))
+
+
+def _from_sentence_pieces(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """ALBERT's tokenizer of `spiece.model`."""
+    with blaming(file, "is no model of sentence pieces"):
+        processor = sentence_pieces().SentencePieceProcessor(model_proto=file.read_bytes())
+        pieces = [(processor.id_to_piece(number), processor.get_score(number)) for number in range(len(processor))]
+    spelt, known = _spelt(settings) or ALBERT, {piece for piece, _ in pieces}
+    if missing := [token for token in spelt.values() if token not in known]:
+        raise InputError(f"no {' '.join(missing)} in the vocabulary, all of {' '.join(spelt.values())} needed", file)
+    return unigram(
+        pieces, settings.get("do_lower_case", True) is not False, settings.get("keep_accents") is False, spelt
+    )
+
+
+def sentence_pieces() -> Any:
+    """The library of sentence pieces; raises where it is not installed."""
+    try:
+        import sentencepiece
+    except ImportError:
+        raise InputError("unigram: no sentencepiece here; pip install 'bertloom[unigram]' brings it") from None
+    return sentencepiece

@@ -1,30 +1,47 @@
-"""WordPiece training that gives the same bytes for the same text, in any process and with any thread count.
+"""Vocabularies that are the same bytes for the same text, in any process and with any thread count.
 
-The trainer of `tokenizers` numbers the pieces `##x` in the order of a hash map, and ties between merges follow
-those numbers. Handing it every character, whole and as a continuation, in sorted order leaves it no choice.
+WordPiece: the trainer of `tokenizers` numbers the pieces `##x` in the order of a hash map, and ties between merges
+follow those numbers. Handing it every character, whole and as a continuation, in sorted order leaves it no choice.
+Byte pairs have no such pieces. Its unigram trainer adds up numbers in that order; sentencepiece, on one thread, does not.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from bertloom.errors import InputError
-from bertloom.text.tokenizer import LONGEST_WORD, SPECIAL, Tokenizer, word_piece
+from bertloom.errors import InputError, nearest
+from bertloom.text.tokenizer import (
+    ALBERT,
+    LONGEST_WORD,
+    ROBERTA,
+    SPACES,
+    SPECIAL,
+    Tokenizer,
+    byte_pairs,
+    sentence_pieces,
+    unigram,
+    word_piece,
+)
 
 # Characters are kept, the most frequent first, until they make up this share of the text; the rest read as [UNK].
 COVERAGE = 0.9999
 SMALLEST, LARGEST = 64, 1 << 31
 
 
-def count_words(texts: Iterable[str], pieces: tokenizers.Tokenizer) -> Counter[str]:
+def count_words(texts: Iterable[str], pieces: Any) -> Counter[str]:
     """How often each word stands in `texts`, words being what a tokenizer's normaliser and pre-tokenizer make of them.
 
-    Both must never look across a space, as BERT's.
+    Both must never look across a space, as those of `KINDS`.
     """
     chunks: Counter[str] = Counter()
     for text in texts:
@@ -62,26 +79,114 @@ def train_vocabulary(
     lowercase: bool = True,
     strip_accents: bool = False,
     min_frequency: int = 2,
+    kind: str = "wordpiece",
 ) -> Tokenizer:
-    """A WordPiece vocabulary of exactly `size` tokens; raises where the text supports no such number."""
+    """A vocabulary of exactly `size` tokens, of a kind of `KINDS`; raises where the text supports no such number.
+
+    Byte pairs keep every text as it is, so that `lowercase` and `strip_accents` are not for them.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind: {nearest(kind, KINDS)}")
     if not SMALLEST <= size < LARGEST:
         raise InputError(f"size: {size} given, {SMALLEST} to {LARGEST - 1:,} allowed")
     if not 0 <= min_frequency < LARGEST:
         raise InputError(f"min_frequency: {min_frequency} given, 0 to {LARGEST - 1:,} allowed")
     if isinstance(texts, str):
         raise InputError("texts: one text given, an iterable of texts allowed")
-    words = count_words(texts, word_piece({SPECIAL["unk"]: 0}, lowercase, strip_accents))
-    if not words:
-        raise InputError("no words in the text, at least one needed")
+    return KINDS[kind](texts, size, lowercase, strip_accents, min_frequency)
+
+
+def _word_pieces(
+    texts: Iterable[str], size: int, lowercase: bool, strip_accents: bool, min_frequency: int
+) -> Tokenizer:
+    words = _some(count_words(texts, word_piece({SPECIAL["unk"]: 0}, lowercase, strip_accents)))
     tokens = _learned(words, size, min_frequency)
     if len(tokens) < size:
         most = len(tokens)
         # Fewer tokens leave room for fewer characters, so that a number may not be reached once it is asked for.
         while len(tokens := _learned(words, most, min_frequency)) < most:
             most = len(tokens)
-        allowed = f"at most {most}" if most >= SMALLEST else "none"
-        raise InputError(f"size: {size} given, {allowed} supported by this text")
+        raise _too_large(size, most)
     return Tokenizer(word_piece({token: number for number, token in enumerate(tokens)}, lowercase, strip_accents))
+
+
+def _byte_pairs(texts: Iterable[str], size: int, lowercase: bool, strip_accents: bool, min_frequency: int) -> Tokenizer:
+    """RoBERTa's order: `<s>`, `<pad>`, `</s>`, `<unk>`, the 256 bytes, what is joined, and `<mask>` at the end."""
+    *first, mask = ROBERTA.values()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    least = len(ROBERTA) + len(letters)
+    if size < least:
+        raise InputError(f"size: {size} given, at least {least} allowed: every byte is a token")
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    words = _some(count_words(texts, _Pieces(cut)))
+    learner = tokenizers.Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 1, min_frequency=min_frequency, special_tokens=first, initial_alphabet=letters,
+        show_progress=False,
+    )  # fmt: skip
+    learner.train_from_iterator(_repeated(words), trainer)
+    state = json.loads(learner.to_str())["model"]
+    if len(state["vocab"]) < size - 1:
+        raise _too_large(size, len(state["vocab"]) + 1)
+    return Tokenizer(byte_pairs({**state["vocab"], mask: size - 1}, [tuple(pair) for pair in state["merges"]]))
+
+
+def _unigram(texts: Iterable[str], size: int, lowercase: bool, strip_accents: bool, min_frequency: int) -> Tokenizer:
+    """ALBERT's vocabulary by sentencepiece (Kudo 2018)."""
+    library = sentence_pieces()
+    seed = [(token, 0.0) for token in ALBERT.values()]
+    words = count_words(texts, unigram(seed, lowercase, strip_accents))
+    words = _some(Counter({word: count for word, count in words.items() if len(word) <= LONGEST_WORD}))
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "words.tsv"
+        spelt = (f"{word.removeprefix(SPACES[1])}\t{count}\n" for word, count in sorted(words.items()))
+        table.write_text("".join(spelt), encoding="utf-8")
+        ids = {f"{name}_id": number for number, name in enumerate(("pad", "unk", "bos", "eos"))}
+        try:
+            library.SentencePieceTrainer.train(
+                input=str(table), input_format="tsv", model_writer=model, model_type="unigram", vocab_size=size,
+                num_threads=1, character_coverage=COVERAGE, normalization_rule_name="identity", minloglevel=2,
+                pad_piece=ALBERT["pad"], unk_piece=ALBERT["unk"], bos_piece=ALBERT["cls"], eos_piece=ALBERT["sep"],
+                user_defined_symbols=ALBERT["mask"], **ids,
+            )  # fmt: skip
+        except RuntimeError as error:
+            found = re.search(r"<= (\d+)", str(error))
+            if found is None:
+                raise InputError(f"size: {size} given, more text needed: {str(error)[-120:]}") from None
+            raise _too_large(size, int(found[1])) from None
+    processor = library.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [(processor.id_to_piece(number), processor.get_score(number)) for number in range(len(processor))]
+    return Tokenizer(unigram(pieces, lowercase, strip_accents))
+
+
+class _Pieces:
+    """A pre-tokenizer alone, where a normaliser changes nothing."""
+
+    def __init__(self, pre_tokenizer: Any):
+        self.pre_tokenizer, self.normalizer = pre_tokenizer, self
+
+    def normalize_str(self, text: str) -> str:
+        return text
+
+
+def _some(words: Counter[str]) -> Counter[str]:
+    if not words:
+        raise InputError("no words in the text, at least one needed")
+    return words
+
+
+def _too_large(size: int, most: int) -> InputError:
+    allowed = f"at most {most}" if most >= SMALLEST else "none"
+    return InputError(f"size: {size} given, {allowed} supported by this text")
+
+
+KINDS: dict[str, Callable[[Iterable[str], int, bool, bool, int], Tokenizer]] = {
+    "wordpiece": _word_pieces,
+    "bpe": _byte_pairs,
+    "unigram": _unigram,
+}
 
 
 def extended_vocabulary(
