@@ -12,7 +12,6 @@ from bertloom import api
 from bertloom.api import Model, _row
 from bertloom.errors import InputError
 from bertloom.model.packed import computing_device
-from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
 

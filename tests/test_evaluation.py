@@ -13,7 +13,7 @@ from bertloom import hub
 from bertloom.api import Model, load
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
-from bertloom.evaluation import blimp, guessing, held_out, interval, pseudo_log_likelihoods, read_pairs
+from bertloom.evaluation import blimp, guessing, held_out, interval, log_likelihoods, read_pairs
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
@@ -44,13 +44,13 @@ def test_scores_equal_masking_one_at_a_time_with_transformers(model: Model) -> N
                 logits = theirs(torch.tensor([masked])).logits[0, place + 1]
             total += float(logits.log_softmax(-1)[ids[place]])
         want.append(total)
-    made = pseudo_log_likelihoods(model.encoder, model.head("mlm"), model.tokenizer, texts)  # type: ignore[arg-type]
+    made = log_likelihoods(model, texts)
     assert np.allclose(made, want, atol=1e-4)
 
 
 def test_a_tie_is_wrong_and_shares_are_by_phenomenon(model: Model) -> None:
     texts = ["The cat meows.", "The dog barks in the house.", "Every sheep bleats."]
-    scores = pseudo_log_likelihoods(model.encoder, model.head("mlm"), model.tokenizer, texts)  # type: ignore[arg-type]
+    scores = log_likelihoods(model, texts)
     best, worst = texts[int(scores.argmax())], texts[int(scores.argmin())]
     pairs = [
         {"good": best, "bad": worst, "paradigm": "p1", "phenomenon": "one"},
@@ -58,7 +58,7 @@ def test_a_tie_is_wrong_and_shares_are_by_phenomenon(model: Model) -> None:
         {"good": best, "bad": best, "paradigm": "p2", "phenomenon": "tie"},
         {"good": best, "bad": worst, "paradigm": "p3", "phenomenon": "right"},
     ]
-    shares = blimp(model.encoder, model.head("mlm"), model.tokenizer, pairs)  # type: ignore[arg-type]
+    shares = blimp(model, pairs)
     assert {name: one.share for name, one in shares.items()} == {
         "one": 0.5, "tie": 0.0, "right": 1.0, "mean over paradigms": pytest.approx(0.5),
     }  # fmt: skip
@@ -106,7 +106,7 @@ def test_files_without_pairs(tmp_path: Path) -> None:
 def test_texts_that_cannot_be_scored(model: Model) -> None:
     for text, count in (("", 0), ("cat " * 60, 120)):
         with pytest.raises(InputError, match=f"text of {count} tokens, 1 to 48 allowed"):
-            pseudo_log_likelihoods(model.encoder, model.head("mlm"), model.tokenizer, ["cat", text])  # type: ignore[arg-type]
+            log_likelihoods(model, ["cat", text])
 
 
 def test_guessing_knows_frequencies_alone(corpus: Corpus) -> None:

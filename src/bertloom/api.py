@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,13 @@ from bertloom import hub
 from bertloom.card import CARD, model_card
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError, blaming
-from bertloom.families import FAMILIES
 from bertloom.example import Example
+from bertloom.families import FAMILIES
 from bertloom.files import refuse_existing, whole_folder
-from bertloom.model.encoder import Encoder, Insides, Pooler
+from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import HEADS
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
+from bertloom.objectives import heads_of
 from bertloom.tasks import SETTINGS, Task, of_config
 from bertloom.tasks.predict import predicted
 from bertloom.tasks.task import Prediction, Record
@@ -189,13 +190,14 @@ class Model:
     @property
     def trained(self) -> list[str]:
         """The heads that can be asked: there, not left by pretraining as they were made, with all they stand on."""
-        learned = str(self.others.get(OBJECTIVE, "+".join(HEADS))).split("+")
-        if not hasattr(self.encoder, "pooler") or self.config.type_vocab_size < 2:
-            learned = [name for name in learned if name != "nsp"]
+        told = self.others.get(OBJECTIVE)
+        learned = set(HEADS) if told is None else heads_of(str(told))
+        if not hasattr(self.encoder, "pooler"):
+            learned -= {"nsp", "sop"}
         return [name for name in HEADS if name in self.heads and name in learned]
 
     def head(self, name: str) -> nn.Module:
-        """The head `mlm` or `nsp`; raises where the model has none, or an untrained one."""
+        """A head of pretraining, as `mlm`; raises where the model has none, or an untrained one."""
         if name not in self.trained:
             raise InputError(f"no trained {name} head in the model, a pretrained one with it needed", self.path)
         return self.heads[name]
@@ -241,7 +243,7 @@ class Model:
         with whole_folder(folder) as beside:
             hub.write(beside, self.config, self.state(), told, task)
             if self._tokenizer is not None:
-                self._tokenizer.save(beside, self.config.longest)
+                self._tokenizer.save(beside, self.config.longest, bool(self.config.type_vocab_size))
             (beside / CARD).write_text(card, encoding="utf-8")
 
 

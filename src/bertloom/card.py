@@ -39,7 +39,7 @@ def model_card(config: EncoderConfig, fills: bool, training: Training | None = N
     from huggingface_hub import EvalResult, ModelCardData
 
     task = "fill-mask" if fills else "feature-extraction"
-    name = f"A BERT of {config.num_hidden_layers} layers and width {config.hidden_size}"
+    name = _named(config)
     measured = [
         EvalResult(
             task_type=task, dataset_type="text", dataset_name="held-out documents", metric_type=kind,
@@ -48,7 +48,7 @@ def model_card(config: EncoderConfig, fills: bool, training: Training | None = N
         for part, one in (training.measures.items() if training else ())
         for kind in ("loss", "accuracy")
     ]  # fmt: skip
-    data = ModelCardData(library_name="transformers", pipeline_tag=task, tags=["bert", "bertloom"])
+    data = ModelCardData(library_name="transformers", pipeline_tag=task, tags=[config.model_type, "bertloom"])
     if measured:
         data.model_name, data.eval_results = name, measured
     parts = [
@@ -63,6 +63,15 @@ def model_card(config: EncoderConfig, fills: bool, training: Training | None = N
     return "\n".join(parts)
 
 
+def _named(config: EncoderConfig) -> str:
+    kinds = {"bert": "BERT", "distilbert": "DistilBERT", "modernbert": "ModernBERT", "roberta": "RoBERTa"}
+    kind = kinds.get(config.model_type, config.model_type.upper())
+    if config.direction != "both":
+        kind = f"{config.direction} {kind.removeprefix('TWO-WAY')}".strip()
+    article = "An" if kind[0] in "AE" else "A"
+    return f"{article} {kind} of {config.num_hidden_layers} layers and width {config.hidden_size}"
+
+
 def _of_training(config: EncoderConfig, training: Training) -> list[str]:
     recipe, manifest, measures = training.recipe, training.manifest, training.measures
     names = [f"`{name}`" for name in manifest["sources"][:10]]
@@ -71,7 +80,6 @@ def _of_training(config: EncoderConfig, training: Training) -> list[str]:
     table = "".join(
         f"| {name.upper()} | {one.loss:.3f} | {100 * one.accuracy:.1f} % |\n" for name, one in measures.items()
     )
-    idle = "nsp" not in recipe.objective.split("+") and not recipe.start
     return [
         f"Pretrained {before} with bertloom on {recipe.objective.upper()}.\n",
         "## Data\n",
@@ -83,11 +91,6 @@ def _of_training(config: EncoderConfig, training: Training) -> list[str]:
         "| held out | loss (nats) | accuracy |\n|---|---|---|\n" + table
         if measures
         else "No held-out text was set aside (`bertloom prepare --held-out`).\n",
-        *(
-            ["The next-sentence head and the pooler were not trained; they hold their initial values.\n"]
-            if idle
-            else []
-        ),
         "## Recipe\n",
         "```toml",
         *(f"{one.name} = {getattr(recipe, one.name)!r}" for one in fields(recipe) if one.metadata["shapes"]),
@@ -99,9 +102,9 @@ def finetuned_card(config: EncoderConfig, task: Task, report: Mapping[str, Any])
     """Markdown of a fine-tuned model: its data, scores by seed, settings, how to load."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    name = f"A BERT of {config.num_hidden_layers} layers and width {config.hidden_size} fine-tuned to {task.name}"
+    name = f"{_named(config)} fine-tuned to {task.name}"
     pipeline = task.pipeline
-    data = ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=["bert", "bertloom"])
+    data = ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=[config.model_type, "bertloom"])
     data.model_name = name
     data.eval_results = [
         EvalResult(

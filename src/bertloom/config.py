@@ -143,7 +143,7 @@ class EncoderConfig:
     @property
     def side(self) -> EncoderConfig:
         """Of a two-way model the left-to-right one that each half is by itself."""
-        halves = {
+        halves: dict[str, Any] = {
             name: getattr(self, name) // 2 for name in ("hidden_size", "num_attention_heads", "intermediate_size")
         }
         return replace(self, **halves, direction="left-to-right", embedding_size=None)
@@ -179,7 +179,7 @@ class EncoderConfig:
 
 
 def _of(base: EncoderConfig, layers: int, hidden: int, heads: int, **others: Any) -> EncoderConfig:
-    sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
+    sizes: dict[str, Any] = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
     return replace(base, **{**sizes, "intermediate_size": 4 * hidden, **others})
 
 
@@ -208,8 +208,8 @@ MODERNBERT = EncoderConfig(
     head_bias=False, pooler="rows", pooler_act=None,
 )  # fmt: skip
 
-_CASED = {"vocab_size": 28996}
-_ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+_CASED: dict[str, Any] = {"vocab_size": 28996}
+_ROBERTA: dict[str, Any] = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 _ALBERTS = {"base": (12, 768, 12), "large": (24, 1024, 16), "xlarge": (24, 2048, 16), "xxlarge": (12, 4096, 64)}
 # The first version had dropout and the exact activation; its largest had neither dropout.
 _VERSIONS: dict[str, dict[str, Any]] = {
@@ -261,6 +261,35 @@ PRESETS: dict[str, EncoderConfig] = {
     "ModernBERT-base": MODERNBERT,
     "ModernBERT-large": _of(MODERNBERT, 28, 1024, 16, intermediate_size=2624),
 }
+
+# By the name of the family, what models of it have in common.
+FAMILIES: dict[str, EncoderConfig] = {
+    one.model_type: one for one in (BERT, replace(ROBERTA, **_ROBERTA), ALBERT, DISTILBERT, ELECTRA, MODERNBERT)
+}
+
+
+def in_family(config: EncoderConfig, family: str) -> EncoderConfig:
+    """A model of another family of a BERT's size: its layers, widths and heads, the mechanisms and rates of the other.
+
+    Narrow embeddings stay as narrow as published; a gated layer is half again as wide as the model.
+    """
+    if family not in FAMILIES:
+        raise InputError(f"family: {nearest(family, FAMILIES)}")
+    base, width = FAMILIES[family], config.hidden_size
+    changes: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    }
+    if base.gated:
+        changes["intermediate_size"] = width * 3 // 2
+    if base.embedding_size:
+        changes["embedding_size"] = min(base.embedding_size, width)
+        if base.model_type == "electra" and changes["embedding_size"] == width:
+            changes["embedding_size"] = None
+    if base.pad_token_id is not None and base.pad_token_id >= config.vocab_size:
+        changes["pad_token_id"] = config.pad_token_id
+    return replace(base, **changes)
+
 
 ALIASES: dict[str, str] = {
     "tiny": "bert-tiny",

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
+from bertloom.api import Model
 from bertloom.corpus import Corpus, Draw
 from bertloom.errors import InputError
-from bertloom.example import Example
+from bertloom.example import Example, Ints
 from bertloom.files import read_text
 from bertloom.model.encoder import Encoder
-from bertloom.model.heads import LanguageHead
+from bertloom.model.noise import dropout_stream
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.objectives import Combined
-from bertloom.text.tokenizer import Tokenizer
 from bertloom.train.memory import one_dnn
 
 
@@ -60,7 +61,8 @@ def held_out(
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     device = next(encoder.parameters()).device
     for part in by_tokens([len(example) for example in drawn], tokens):
-        with one_dnn(False):
+        # What is drawn on the way, as a generator's tokens are, is the same at every measure.
+        with one_dnn(False), dropout_stream(seed, part.start):
             measured = objective.measured(encoder, pack(drawn[part]).to(device))
         for name, values in measured.items():
             totals[name] = [total + value for total, value in zip(totals[name], values)]
@@ -74,57 +76,95 @@ def guessing(corpus: Corpus, names: list[str]) -> dict[str, Measure]:
     """What someone scores who knows only the corpus's token frequencies, or tosses a coin."""
     frequencies = corpus.frequencies[corpus.frequencies > 0] / corpus.frequencies.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    known = {"mlm": Measure(entropy, float(frequencies.max()), 0), "nsp": Measure(math.log(2), 0.5, 0)}
+    word, coin = Measure(entropy, float(frequencies.max()), 0), Measure(math.log(2), 0.5, 0)
+    known = {"mlm": word, "sbo": word, "causal": word, "bilm": word, "nsp": coin, "sop": coin}
     return {name: known[name] for name in names if name in known}
 
 
+def _masked(whole: Ints, model: Model) -> Iterator[Example]:
+    """A copy for each token, in which it is hidden (Salazar et al. 2020)."""
+    for place in range(1, len(whole) - 1):
+        hidden = whole.copy()
+        hidden[place] = model.tokenizer.special.mask
+        yield _asked(hidden, {"here": (np.array([place]), whole[place : place + 1])})
+
+
+def _in_turn(whole: Ints, model: Model) -> Iterator[Example]:
+    """Each token after those before it, and where the model reads both ways each before those after it."""
+    targets = {"next": (np.arange(len(whole) - 1), whole[1:])}
+    if model.config.direction == "two-way":
+        targets["back"] = (np.arange(1, len(whole)), whole[:-1])
+    yield _asked(whole, targets)
+
+
+def _as_it_is(whole: Ints, model: Model) -> Iterator[Example]:
+    """Each token where it stands, as the text's own."""
+    yield _asked(whole, {"own": (np.arange(1, len(whole) - 1), np.zeros(len(whole) - 2, np.int64))})
+
+
+def _asked(ids: Ints, targets: dict[str, tuple[Ints, Ints]]) -> Example:
+    return Example(ids, np.zeros(len(ids), np.int64), dict(targets))
+
+
+def _log_probabilities(model: Model, examples: list[Example]) -> list[float]:
+    """Of each example the summed log probability of its labels."""
+    encoder = model.encoder
+    word = encoder.embeddings.word.weight
+    batch = pack(examples).to(word.device)
+    states, totals = encoder(batch), torch.zeros(len(examples), dtype=torch.float64)
+    halves = dict(zip(("next", "back"), states.chunk(2, 1))) if model.config.direction == "two-way" else {}
+    for name, (rows, labels) in batch.targets.items():
+        found = halves.get(name, states)[rows]
+        if name == "own":
+            chosen = F.logsigmoid(-model.head("rtd")(found).float())
+        else:
+            logits = model.head("mlm")(found, word).float()
+            chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
+        owners = torch.repeat_interleave(torch.tensor([len(one.targets[name][0]) for one in examples]))
+        totals.index_add_(0, owners, chosen.double().cpu())
+    return totals.tolist()
+
+
 @torch.no_grad()
-def pseudo_log_likelihoods(
-    encoder: Encoder,
-    head: LanguageHead,
-    tokenizer: Tokenizer,
+def log_likelihoods(
+    model: Model,
     texts: list[str],
     progress: Callable[[int], None] = lambda done: None,
     places: Sequence[str] | None = None,
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(len(texts),) of each text the sum of log p(token | the others), each token masked once (Salazar et al. 2020).
+) -> npt.NDArray[np.float64]:
+    """(len(texts),) how likely a model finds each text, by what it learned: every token masked once (pseudo-log-
+    likelihood), or named in turn, or held to be the text's own.
 
     A text that cannot be scored raises; `places` (len(texts),) say where each came from.
     """
-    encoder.eval()
-    special, scores = tokenizer.special, np.zeros(len(texts))
-    ids = tokenizer.ids(texts, special=False)
-    longest = encoder.config.longest - 2
+    model.encoder.eval()
+    special, scores = model.tokenizer.special, np.zeros(len(texts))
+    ids = model.tokenizer.ids(texts, special=False)
+    longest = model.config.longest - 2
     for number, one in enumerate(ids):
         if not 0 < len(one) <= longest:
             said = f"text of {len(one):,} tokens, 1 to {longest} allowed: {texts[number][:60]!r}"
             raise InputError(said, places[number] if places else None)
+    kind = _masked if model.config.direction == "both" else _in_turn
+    if "mlm" not in model.trained and "rtd" in model.trained:
+        kind = _as_it_is
     owners: list[int] = []
     copies: list[Example] = []
     tokens = 0
 
     def flush() -> None:
         nonlocal tokens
-        device = encoder.embeddings.word.weight.device
-        batch = pack(copies).to(device)
-        rows, labels = batch.targets["mlm"]
-        logits = head(encoder(batch)[rows], encoder.embeddings.word.weight).float()
-        chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
-        np.add.at(scores, owners, chosen.double().cpu().numpy())
+        np.add.at(scores, owners, _log_probabilities(model, copies))
         owners.clear()
         copies.clear()
         tokens = 0
 
     # Sorted by length, so that the blocks of the attention are full.
     for done, number in enumerate(sorted(range(len(ids)), key=lambda n: len(ids[n]))):
-        whole = np.array([special.cls, *ids[number], special.sep])
-        for place in range(1, len(whole) - 1):
-            masked = whole.copy()
-            masked[place] = special.mask
-            target = (np.array([place]), whole[place : place + 1])
-            copies.append(Example(masked, np.zeros(len(whole), np.int64), {"mlm": target}))
+        for example in kind(np.array([special.cls, *ids[number], special.sep]), model):
+            copies.append(example)
             owners.append(number)
-            tokens += len(whole)
+            tokens += len(example)
             if tokens >= TOKENS_AT_ONCE:
                 flush()
                 progress(done)
@@ -176,16 +216,14 @@ def read_pairs(file: Path) -> list[dict[str, str]]:
 
 
 def blimp(
-    encoder: Encoder,
-    head: LanguageHead,
-    tokenizer: Tokenizer,
+    model: Model,
     pairs: list[dict[str, str]],
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Grammar]:
     """By phenomenon, and as `mean over paradigms` over all, the share of pairs told right; a tie is wrong."""
     texts = [pair[key] for key in ("good", "bad") for pair in pairs]
     places = [pair.get("place", pair["paradigm"]) for pair in pairs] * 2
-    scores = pseudo_log_likelihoods(encoder, head, tokenizer, texts, progress, places)
+    scores = log_likelihoods(model, texts, progress, places)
     # Rounded, since the same sentence scored in two batches may differ in the last bits, and a tie is wrong.
     right = np.round(scores[: len(pairs)], 4) > np.round(scores[len(pairs) :], 4)
     groups: dict[str, list[bool]] = defaultdict(list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,20 @@ def write(
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS[0], metadata={"format": "pt"})
     told = {"model_type": config.model_type, **(others or {}), "architectures": [family.classes + task]}
     write_json(folder / "config.json", json.loads(json.dumps({**told, **family.settings(config)})))
+    if config.direction == "two-way":
+        _write_sides(folder, config, state)
+
+
+def _write_sides(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor]) -> None:
+    """Of a two-way model each stack as a left-to-right BERT for `transformers`; the right one reads texts backwards."""
+    side = replace(config.side, model_type="bert")
+    for name, other in (("left", "right"), ("right", "left")):
+        own = {
+            key.replace(f".{name}.", "."): tensor
+            for key, tensor in state.items()
+            if f".{other}." not in key and key.startswith(("embeddings.", "layers.", "mlm."))
+        }
+        write(folder / f"{name}-to-{other}", side, own)
 
 
 def _pretrained(config: EncoderConfig, state: Mapping[str, Tensor]) -> str:

@@ -7,24 +7,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bertloom import hub
 from bertloom.api import LENGTH, OBJECTIVE, Model, load
 from bertloom.card import Training, model_card
-from bertloom.config import EncoderConfig, preset, short_name
+from bertloom.config import EncoderConfig, in_family, preset, short_name
 from bertloom.corpus import Corpus
 from bertloom.corpus.arrays import default_workers
 from bertloom.corpus.prepare import HELD_OUT, prepare
 from bertloom.errors import InputError
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
+from bertloom.model.heads import HEADS, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
-from bertloom.objectives import Combined
+from bertloom.objectives import Combined, parts_of
+from bertloom.objectives.distilled import inherited, student_config
 from bertloom.text.readers import passages
 from bertloom.text.sources import COMPRESSED, expand
 from bertloom.text.tokenizer import Tokenizer
@@ -51,7 +53,7 @@ class Pretraining(Run[Measure]):
         self.held_out = Corpus(aside) if aside.is_dir() else None
         for part in filter(None, (self.corpus, self.held_out)):
             part.verify()
-        if not recipe.start:
+        if not recipe.start and not recipe.teacher:
             # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
         self.seed, self.clip, self.last, self.keep = recipe.seed, recipe.clip, recipe.steps, recipe.keep
@@ -61,11 +63,14 @@ class Pretraining(Run[Measure]):
         found = checkpoint.newest(self.folder, warn)
         # The checkpoint has all that the run began with.
         started = load(recipe.start) if recipe.start and not found else None
-        if started and "mlm" not in started.heads:
+        if started and "mlm" not in started.heads and "rtd" not in started.heads:
             warn(f"{recipe.start} has no masked-language head; it is given a new one")
-        self.config = self._config(found[1] / "model" if found else None, started)
-        self.reached = self._reached(found[1] / "model" if found else None, started)
-        self._build(started)
+        self.teacher = self._teacher()
+        saved = found[1] / "model" if found else None
+        self.config = self._config(saved, started)
+        self.reached = self._reached(saved, started)
+        given = started.state() if started else hub.read_state(saved, self.config)[0] if saved else {}
+        self._build(given)
         for place in (recipe.steps - 1, 0):
             require_epoch(self.corpus, self.objective, recipe.length_at(place), recipe.batch_size)
             if self.held_out:
@@ -95,38 +100,65 @@ class Pretraining(Run[Measure]):
             rate = recipe.dropout
             config = replace(started.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
         else:
-            config = preset(
-                recipe.model,
-                vocab_size=self.corpus.vocab_size,
-                pad_token_id=self.corpus.special["pad"],
-                hidden_dropout_prob=recipe.dropout,
-                attention_probs_dropout_prob=recipe.dropout,
-                initializer_range=recipe.initializer_range,
-            )
+            changes: dict[str, Any] = {
+                "vocab_size": self.corpus.vocab_size,
+                "pad_token_id": self.corpus.special["pad"],
+                "hidden_dropout_prob": recipe.dropout,
+                "attention_probs_dropout_prob": recipe.dropout,
+                "initializer_range": recipe.initializer_range,
+            }
+            if self.teacher and not recipe.model:
+                config = replace(student_config(self.teacher.config), **changes)
+            else:
+                size = preset(recipe.model)
+                config = replace(in_family(size, recipe.family) if recipe.family else size, **changes)
+            for kind in parts_of(recipe.objective).values():
+                config = kind.config(config)
         if recipe.length > config.longest:
             raise InputError(f"length: {recipe.length} given, at most {config.longest} positions allowed")
         return config
 
-    def _build(self, started: Model | None) -> None:
+    def _teacher(self) -> Model | None:
+        """The model that is learned from, which has the corpus's vocabulary."""
+        recipe = self.recipe
+        if ("distill" in parts_of(recipe.objective)) != bool(recipe.teacher):
+            said = (
+                f"{recipe.teacher!r} given, allowed with objective distill"
+                if recipe.teacher
+                else "none given, a model needed"
+            )
+            raise InputError(f"teacher: {said}")
+        if not recipe.teacher:
+            return None
+        teacher = load(recipe.teacher)
+        self.corpus.require(teacher.tokenizer.fingerprint, recipe.teacher)
+        teacher.head("mlm")
+        return teacher
+
+    def _build(self, given: dict[str, Tensor]) -> None:
+        """Everything new, but for what is `given`."""
         recipe, config = self.recipe, self.config
         torch.manual_seed(recipe.seed)
         device = computing_device()
         self.precision = precision_on(device, recipe.precision)
+        teacher = None
+        if self.teacher:
+            teacher = (self.teacher.encoder.to(device), cast(LanguageHead, self.teacher.heads["mlm"].to(device)))
         self.encoder = Encoder(config)
-        self.objective = Combined(config, recipe.objective, recipe.segments, recipe.mask, recipe.mask_share)
-        # Heads that the objective does not train are saved too, as they were made or found.
-        self.idle = nn.ModuleDict()
-        if "nsp" not in self.objective.names:
-            self.idle["nsp"] = nn.Linear(config.hidden_size, 2)
+        self.objective = Combined(config, recipe.objective, **recipe.choices(), teacher=teacher)
+        parts = {name.partition(".")[0] for name in given}
+        self.encoder.give_pooler(self.objective.pools or "pooler" in parts)
+        # Heads that were found and are not trained are saved as they were.
+        untrained = [name for name in HEADS if name in parts - self.objective.heads.keys()]
+        self.idle = nn.ModuleDict({name: HEADS[name](config) for name in untrained})
         for module in (self.encoder, self.objective, self.idle):
             initialise(module, config.initializer_range, config.pad_token_id)
-        if started:
-            given = started.state()
-            for module in (self.encoder, self.objective, self.idle):
-                module.load_state_dict(
-                    {**module.state_dict(), **{k: v for k, v in given.items() if k in module.state_dict()}}
-                )
+        if self.teacher and not given and not recipe.model:
+            given = inherited(self.encoder, self.teacher.encoder)
+            given |= {f"mlm.{name}": one for name, one in self.teacher.heads["mlm"].state_dict().items()}
         for module in (self.encoder, self.objective, self.idle):
+            own = module.state_dict()
+            hub.load_into(module, {**own, **{name: one for name, one in given.items() if name in own}}, recipe.start)
             module.to(device)
         peak = peak_rate(recipe, config.hidden_size)
         self.rate = partial(rate_at, peak=peak, steps=recipe.steps, warmup=recipe.warmup, schedule=recipe.schedule)
@@ -139,17 +171,17 @@ class Pretraining(Run[Measure]):
             raise InputError(
                 "the run was on another text or vocabulary than is there now; give another --output", folder
             )
-        state, _ = hub.read_state(folder / "model", self.config)
-        for module in (self.encoder, self.objective, self.idle):
-            own = module.state_dict()
-            hub.load_into(module, {name: state[name] for name in own}, folder)
+        for name, (config, own) in self.objective.companions(self.encoder).items():
+            state, _ = hub.read_state(folder / "model" / name, config)
+            for key, tensor in own.items():
+                tensor.copy_(state[key])
         checkpoint.load_moments(self.optimizer, folder)
         return int(manifest["step"])
 
     @property
     def name(self) -> str:
         """The size, or the folder it began with."""
-        return self.recipe.model or Path(self.recipe.start).name
+        return self.recipe.model or Path(self.recipe.start or self.recipe.teacher).name
 
     def recipe_of_run(self) -> Recipe:
         """The recipe."""
@@ -164,13 +196,9 @@ class Pretraining(Run[Measure]):
         if self.held_out is None:
             return {}
         recipe = self.recipe
-        # The same heads, asked as every model is: runs that hide more stay comparable.
-        asked = Combined(self.config, recipe.objective, recipe.segments)
-        asked.load_state_dict(self.objective.state_dict())
-        asked.to(next(self.encoder.parameters()).device).eval()
         return held_out(
-            self.encoder, asked, self.held_out, examples=recipe.evaluate_examples, length=recipe.length_at(done - 1),
-            tokens=recipe.micro_tokens,
+            self.encoder, self.objective.asked().eval(), self.held_out, examples=recipe.evaluate_examples,
+            length=recipe.length_at(done - 1), tokens=recipe.micro_tokens,
         )  # fmt: skip
 
     def _told(self, done: int) -> dict[str, Any]:
@@ -179,18 +207,38 @@ class Pretraining(Run[Measure]):
 
     def write_model(self, folder: Path, done: int, measures: dict[str, Measure], tokens: int) -> None:
         """The model with its heads and a card."""
-        heads = nn.ModuleDict(self.objective.heads)
-        heads.update(dict(self.idle.items()))
+        heads = nn.ModuleDict({**self.objective.heads, **dict(self.idle.items())})
         model = Model(self.encoder, heads, self.tokenizer, self._told(done), self.folder)
-        model.save(
-            folder, model_card(self.config, True, Training(self.recipe, self.corpus.manifest, measures, done, tokens))
-        )
+        training = Training(self.recipe, self.corpus.manifest, measures, done, tokens)
+        model.save(folder, model_card(self.config, "mlm" in model.trained, training))
+        for name, (config, state) in self.objective.companions(self.encoder).items():
+            hub.write(folder / name, config, state)
+            self.tokenizer.save(folder / name, config.longest, bool(config.type_vocab_size))
 
     def draw(self, rows: list[dict[str, Any]]) -> None:
         """`curves.png` as it stands."""
-        guesses = {name: one.loss for name, one in guessing(self.held_out or self.corpus, self.objective.names).items()}
+        guesses = {
+            name: one.loss for name, one in guessing(self.held_out or self.corpus, list(self.objective.weights)).items()
+        }
         title = f"{self.name}, {self.recipe.objective}, {len(self.tokenizer):,} words"
         draw_curves(rows, self.folder / "curves.png", title, guesses)
+
+
+def trained_objective(model: Model) -> Combined:
+    """The objective a model was pretrained with, as it is asked of held-out text, with the model's own heads."""
+    name = str(model.others.get(OBJECTIVE, "+".join(model.trained)))
+    # What a student learned of its teacher is asked of text.
+    name = "mlm" if name == "distill" or (name not in ("rtd",) and not model.heads) else name
+    objective = Combined(model.config, name)
+    for key, head in objective.heads.items():
+        model.head(key)
+        head.load_state_dict(model.heads[key].state_dict())
+    for key, (config, own) in objective.companions(model.encoder).items():
+        state, _ = hub.read_state(model.path / key, config)
+        for weight, tensor in own.items():
+            tensor.copy_(state[weight])
+    objective.to(model.encoder.embeddings.word.weight.device)
+    return objective.asked().eval()
 
 
 # Documents of a text of which some are held out.

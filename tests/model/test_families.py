@@ -28,21 +28,25 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 50, "initializer_range": 0.3, "pad_token_id": 4,
 }  # fmt: skip
 # Every family with every field that its folder tells at another value than its default.
+MORE: dict[str, Any] = {"type_vocab_size": 3, "layer_norm_eps": 1e-5}
+CAUSAL: dict[str, Any] = {"direction": "left-to-right"}
 CONFIGS: dict[str, EncoderConfig] = {
-    "bert": replace(BERT, **SIZES, type_vocab_size=3, layer_norm_eps=1e-5),
-    "bert left-to-right": replace(BERT, **SIZES, type_vocab_size=3, layer_norm_eps=1e-5, direction="left-to-right"),
+    "bert": replace(BERT, **SIZES, **MORE),
+    "bert left-to-right": replace(BERT, **SIZES, **MORE, **CAUSAL),
     "roberta": replace(ROBERTA, **SIZES, type_vocab_size=1, layer_norm_eps=1e-6),
-    "roberta left-to-right": replace(ROBERTA, **SIZES, type_vocab_size=1, layer_norm_eps=1e-6, direction="left-to-right"),
-    "albert": replace(ALBERT, **{**SIZES, "hidden_act": "relu"}, type_vocab_size=3, layer_norm_eps=1e-5, embedding_size=10, num_hidden_groups=2),
-    "albert unshared": replace(ALBERT, **SIZES, type_vocab_size=3, layer_norm_eps=1e-5, embedding_size=24, num_hidden_groups=3),
+    "roberta left-to-right": replace(ROBERTA, **SIZES, type_vocab_size=1, layer_norm_eps=1e-6, **CAUSAL),
+    "albert": replace(
+        ALBERT, **{**SIZES, "hidden_act": "relu"}, **MORE, embedding_size=10, num_hidden_groups=2,
+    ),
+    "albert unshared": replace(ALBERT, **SIZES, **MORE, embedding_size=24, num_hidden_groups=3),
     "distilbert": replace(DISTILBERT, **{**SIZES, "hidden_act": "relu"}),
-    "electra": replace(ELECTRA, **SIZES, type_vocab_size=3, layer_norm_eps=1e-5, embedding_size=10),
-    "electra of one width": replace(ELECTRA, **SIZES, type_vocab_size=3, layer_norm_eps=1e-5, embedding_size=None),
-    "electra left-to-right": replace(ELECTRA, **SIZES, embedding_size=10, direction="left-to-right"),
+    "electra": replace(ELECTRA, **SIZES, **MORE, embedding_size=10),
+    "electra of one width": replace(ELECTRA, **SIZES, **MORE, embedding_size=None),
+    "electra left-to-right": replace(ELECTRA, **SIZES, embedding_size=10, **CAUSAL),
     "modernbert": replace(
-        MODERNBERT, **{**SIZES, "num_hidden_layers": 5}, layer_norm_eps=1e-6, global_rope_theta=900.0, local_rope_theta=70.0,
-        local_attention=6, global_attn_every_n_layers=2, attention_bias=True, mlp_bias=True, norm_bias=True,
-        head_act="silu", head_bias=True, decoder_bias=False, classifier_pooling="mean",
+        MODERNBERT, **{**SIZES, "num_hidden_layers": 5}, layer_norm_eps=1e-6, global_rope_theta=900.0,
+        local_rope_theta=70.0, local_attention=6, global_attn_every_n_layers=2, attention_bias=True, mlp_bias=True,
+        norm_bias=True, head_act="silu", head_bias=True, decoder_bias=False, classifier_pooling="mean",
     ),
     "modernbert as it is": replace(MODERNBERT, **SIZES, local_attention=4),
 }  # fmt: skip

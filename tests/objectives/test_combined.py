@@ -154,8 +154,8 @@ def test_empty_label_sets_give_zero() -> None:
     ("arguments", "said"),
     [
         ({"name": "mlmm"}, "did you mean 'mlm'"),
-        ({"name": "nsp"}, "mlm alone or joined"),
-        ({"name": "mlm+mlm"}, "each once"),
+        ({"name": "nsp"}, "joined with . to a part that predicts tokens"),
+        ({"name": "mlm+mlm"}, "each part once"),
         ({"mask": "word"}, "did you mean 'words'"),
         ({"segments": "fulll"}, "did you mean 'full'"),
     ],

@@ -34,8 +34,8 @@ def test_shipped_recipes_are_found() -> None:
 def test_shipped_recipes_build(file: Path) -> None:
     recipe = resolved(file, {})
     config = preset(recipe.model)
-    Combined(preset("tiny"), recipe.objective, recipe.segments, recipe.mask, recipe.mask_share)
-    assert recipe.length <= config.max_position_embeddings
+    Combined(preset("tiny"), recipe.objective, **recipe.choices())
+    assert recipe.length <= config.longest
 
 
 def test_unknown_keys_name_the_nearest_with_file_and_line(tmp_path: Path) -> None:

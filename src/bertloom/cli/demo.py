@@ -48,8 +48,7 @@ def demo(
     from bertloom.corpus.prepare import HELD_OUT, prepare
     from bertloom.evaluation import guessing, held_out
     from bertloom.files import require_folder, whole_folder
-    from bertloom.objectives import Combined
-    from bertloom.pretraining import pretrain
+    from bertloom.pretraining import pretrain, trained_objective
     from bertloom.text.readers import passages
     from bertloom.text.sources import ReadOptions
     from bertloom.text.vocabulary import train_vocabulary
@@ -89,9 +88,7 @@ def demo(
     say(f"4/5  What it learned; the curves are in {run / 'curves.png'}")
     model = load(run)
     aside = Corpus(corpus / HELD_OUT)
-    objective = Combined(model.config, recipe.objective)
-    objective.load_state_dict(model.heads.state_dict())
-    measures = held_out(model.encoder, objective.eval(), aside, examples=2000, length=recipe.length)
+    measures = held_out(model.encoder, trained_objective(model), aside, examples=2000, length=recipe.length)
     guesses = guessing(aside, list(measures))
     print_table(
         "On addresses it never saw",

@@ -10,6 +10,8 @@ from cyclopts import Parameter
 from bertloom.cli.flags import data_flags, given
 from bertloom.cli.options import Whole
 
+# Losses that are of words.
+LANGUAGE = {"mlm", "causal", "bilm"}
 DataFlags = data_flags("DataFlags", __name__)
 
 
@@ -99,7 +101,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     from bertloom.corpus.prepare import HELD_OUT
     from bertloom.errors import InputError
     from bertloom.evaluation import guessing, held_out
-    from bertloom.objectives import Combined
+    from bertloom.pretraining import trained_objective
 
     aside = folder.name == HELD_OUT or (folder / HELD_OUT).is_dir()
     if (folder / HELD_OUT).is_dir():
@@ -109,17 +111,14 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
     corpus.require(model.tokenizer.fingerprint, model.path)
     if length > model.config.longest:
         raise InputError(f"length: {length} given, at most {model.config.longest} positions allowed")
-    model.head("mlm")
+    objective = trained_objective(model)
     say(f"Measuring on {folder}" + ("" if aside else ", which has no held-out part: texts the model may have seen"))
-    objective = Combined(model.config, "+".join(model.trained))
-    for name in objective.names:
-        objective.heads[name].load_state_dict(model.heads[name].state_dict())
-    objective.to(model.encoder.embeddings.word.weight.device).eval()
     measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
     guesses = guessing(corpus, list(measures))
     if json:
         said = {name: asdict(one) for name, one in measures.items()}
-        said["mlm"]["perplexity"] = measures["mlm"].perplexity
+        for name in LANGUAGE & measures.keys():
+            said[name]["perplexity"] = measures[name].perplexity
         print_json(
             {
                 "corpus": str(folder),
@@ -132,11 +131,12 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
         return
     rows = []
     for name, one in measures.items():
-        guess = guesses[name]
-        rows.append((f"{name.upper()} loss", f"{one.loss:.3f}", f"{guess.loss:.3f}"))
-        if name == "mlm":
-            rows.append(("MLM perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
-        rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy)))
+        # Of some tasks nobody can say what guessing is.
+        guess = guesses.get(name)
+        rows.append((f"{name.upper()} loss", f"{one.loss:.3f}", f"{guess.loss:.3f}" if guess else ""))
+        if name in LANGUAGE and guess:
+            rows.append((f"{name.upper()} perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
+        rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy) if guess else ""))
     counts = ", ".join(f"{one.count:,} {name.upper()} labels" for name, one in measures.items())
     title = f"{'Held out' if aside else 'Not held out'}, {length} tokens long: {counts}"
     print_table(title, ("", "model", "guessing"), rows)
@@ -148,12 +148,12 @@ def _on_pairs(model: Any, data: Path, json: bool) -> None:
     from bertloom.cli.show import percent, print_json, print_table, remarks
     from bertloom.evaluation import blimp, read_pairs
 
-    head = model.head("mlm")
+    if not {"mlm", "rtd"} & set(model.trained):
+        model.head("mlm")
     pairs = read_pairs(data)
     with remarks.status("Scoring") as status:
         shares = blimp(
-            model.encoder, head, model.tokenizer, pairs,
-            lambda done: status.update(f"Scoring: {done:,} of {2 * len(pairs):,} sentences"),
+            model, pairs, lambda done: status.update(f"Scoring: {done:,} of {2 * len(pairs):,} sentences"),
         )  # fmt: skip
     if json:
         print_json(

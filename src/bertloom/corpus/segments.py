@@ -56,8 +56,8 @@ def sentence(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> list[Span]
     return [Span(start, min(stop, start + draw.length - 2))]
 
 
-def _pair_chunks(corpus: Corpus, length: int) -> Chunks:
-    if len(corpus.documents) < 3:
+def _pair_chunks(corpus: Corpus, length: int, elsewhere: bool = True) -> Chunks:
+    if elsewhere and len(corpus.documents) < 3:
         raise InputError("one document, at least two needed to draw a second segment from elsewhere", corpus.path)
     return chunks(corpus, length - 3, 2)
 
@@ -76,6 +76,20 @@ def pair(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> Pair:
     is_next = bool(rng.random() < 0.5)
     start, document = (first.stop, place.document) if is_next else _elsewhere(corpus, place.document, rng)
     return Pair(first, Span(start, min(start + room, int(corpus.spans[document + 1]))), is_next)
+
+
+def ordered(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> Pair:
+    """Two neighbouring segments filled to the length, swapped half the time (Lan et al. 2020, §3.1).
+
+    `is_next` is whether they stand as in their document; one in ten is short, as pairs are.
+    """
+    capacity = draw.length - 3
+    place = _pair_chunks(corpus, draw.length, elsewhere=False).place(draw)
+    if rng.random() < SHORT_SHARE:
+        capacity = int(rng.integers(SHORTEST, capacity + 1))
+    first = _first_half(corpus, place.document, place.token, capacity, rng)
+    second = Span(first.stop, min(first.stop + capacity - first.size, int(corpus.spans[place.document + 1])))
+    return Pair(first, second, True) if rng.random() < 0.5 else Pair(second, first, False)
 
 
 def _first_half(corpus: Corpus, document: int, token: int, capacity: int, rng: np.random.Generator) -> Span:
@@ -125,6 +139,6 @@ def examples_per_epoch(corpus: Corpus, kind: str, length: int) -> int:
     match kind:
         case "sentence":
             return len(corpus.sentences) - 1
-        case "pair":
-            return len(_pair_chunks(corpus, length))
+        case "pair" | "ordered":
+            return len(_pair_chunks(corpus, length, kind == "pair"))
     return len(chunks(corpus, length - 2))

@@ -95,7 +95,7 @@ class Finetuning(Run[Scores]):
 
     def _transform(self) -> dict[str, Tensor]:
         """Of a family whose pooler is the language head's first half, that half as it was pretrained."""
-        head = self.start.heads["mlm"] if "mlm" in self.start.heads else None
+        head = dict(self.start.heads.items()).get("mlm")
         if head is None or self.encoder.config.pooler != "rows":
             return {}
         return {name: one for name, one in head.state_dict().items() if name.startswith(("dense.", "norm."))}

@@ -149,7 +149,7 @@ class FeedForward(nn.Module):
         else:
             inner = self.activation(inner)
         total = linear_dropout_add(inner, self.output, x, self.rate * self.training)
-        return total if self.first else self.norm(total)  # type: ignore[no-any-return]
+        return total if self.first else self.norm(total)
 
 
 class Layer(nn.Module):
@@ -164,7 +164,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         batch: Batch,
-        look: Look = Look(),  # noqa: B008
+        look: Look = Look(),
         read: Tensor | None = None,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
@@ -275,7 +275,7 @@ class Encoder(nn.Module):
                 trace.append(Insides(x, weights))
         if batch.read is not None and (trace is not None or not self.order):
             x = x[batch.read]
-        return self.norm(x) if self.config.norm_first else x  # type: ignore[no-any-return]
+        return self.norm(x) if self.config.norm_first else x
 
     @torch.no_grad()
     def hidden_states(self, batch: Batch) -> list[Tensor]:

@@ -54,7 +54,7 @@ def _embed(part: Embeddings, pad: int | None) -> None:
 @torch.no_grad()
 def _begin(encoder: Encoder) -> None:
     """Half the heads at neighbours, where the embeddings tell positions."""
-    if encoder.embeddings.position is None:
+    if encoder.config.position_embedding_type != "absolute":
         return
     if hasattr(encoder, "projection"):
         # What is projected begins as what it was, so that heads find the positions in it.

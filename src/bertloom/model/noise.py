@@ -28,6 +28,14 @@ def dropout_stream(*words: int) -> Iterator[None]:
         _stream.reset(token)
 
 
+def uniform(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers from 0 to under 1, of the stream of the moment on a CPU."""
+    if device.type != "cpu":
+        return torch.rand(shape, device=device)
+    stream = _stream.get() or np.random.SFC64(int(torch.randint(1 << 62, ())))
+    return torch.from_numpy(np.random.Generator(stream).random(shape, np.float32))
+
+
 def keep_mask(shape: tuple[int, ...], rate: float, device: torch.device) -> Tensor:
     """A uint8 mask, 0 with probability `rate`, else 1.
 

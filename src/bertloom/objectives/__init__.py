@@ -1,5 +1,5 @@
-"""What pretraining learns: masked tokens, next sentences, and their combinations."""
+"""What pretraining learns, one file for each thing; an objective is known by standing in `PARTS`."""
 
-from bertloom.objectives.combined import Combined
+from bertloom.objectives.combined import PARTS, Combined, heads_of, parts_of
 
-__all__ = ["Combined"]
+__all__ = ["PARTS", "Combined", "heads_of", "parts_of"]

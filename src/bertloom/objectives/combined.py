@@ -1,105 +1,161 @@
-"""Objectives by name, alone or joined with `+`: one part chooses the segments, the others hide and predict."""
+"""Objectives by name, alone or joined with `+`: one part predicts tokens, others choose or look beside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from bertloom.config import EncoderConfig
 from bertloom.corpus import Corpus, Draw
-from bertloom.corpus.masks import MASKS, SHARE
+from bertloom.corpus.masks import MASKS
 from bertloom.corpus.segments import SEGMENTS, assembled, examples_per_epoch
 from bertloom.errors import InputError, nearest
-from bertloom.example import Example, Ints
+from bertloom.example import Example
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import Batch
-from bertloom.objectives.masked import Masked
-from bertloom.objectives.pairs import NextSentence
+from bertloom.objectives.boundary import SpanBoundary
+from bertloom.objectives.causal import BothWays, NextToken
+from bertloom.objectives.distilled import Distilled
+from bertloom.objectives.masked import Masked, Spans, WholeWords
+from bertloom.objectives.pairs import NextSentence, SentenceOrder
+from bertloom.objectives.part import Choices, Measured, Part, Targets
+from bertloom.objectives.replaced import ReplacedToken
 
-PARTS: dict[str, Callable[[EncoderConfig, str, float], nn.Module]] = {
+PARTS: dict[str, type[Part]] = {
     "mlm": Masked,
-    "nsp": lambda config, mask, share: NextSentence(config),
+    "wwm": WholeWords,
+    "span": Spans,
+    "nsp": NextSentence,
+    "sop": SentenceOrder,
+    "sbo": SpanBoundary,
+    "rtd": ReplacedToken,
+    "causal": NextToken,
+    "bilm": BothWays,
+    "distill": Distilled,
 }
 
 
-class Combined(nn.Module):
-    """Masked language modelling, alone or with other parts; its modules are the parts' heads, by name."""
+def parts_of(name: str) -> dict[str, type[Part]]:
+    """The parts of an objective's name; raises where there are none such, or they do not go together."""
+    names = name.split("+")
+    for one in names:
+        if one not in PARTS:
+            raise InputError(f"objective: {nearest(one, PARTS)}")
+    kinds = {one: PARTS[one] for one in names}
+    roles: dict[str, str] = {}
+    for one, kind in kinds.items():
+        for other in names:
+            if kind.beside and other not in (one, *kind.beside):
+                allowed = "alone" if kind.beside == ("",) else f"with {' or '.join(kind.beside)}"
+                raise InputError(f"objective: {other} given beside {one}, which stands {allowed}: {kind.reason}")
+        if kind.role in roles:
+            reason = kind.reason or "both hide tokens"
+            raise InputError(f"objective: {roles[kind.role]} and {one} given, one of them allowed: {reason}")
+        roles[kind.role] = one
+    if len(kinds) < len(names):
+        raise InputError(f"objective: {name!r} given, each part once allowed")
+    for one, kind in kinds.items():
+        if kind.beside and kind.beside != ("",) and not kinds.keys() & set(kind.beside):
+            raise InputError(f"objective: {one} given, {' or '.join(kind.beside)} needed beside it: {kind.reason}")
+    if "tokens" not in roles:
+        raise InputError(f"objective: {name!r} given, joined with + to a part that predicts tokens allowed, as mlm")
+    return kinds
 
-    def __init__(
-        self,
-        config: EncoderConfig,
-        name: str = "mlm+nsp",
-        segments: str = "full",
-        mask: str = "tokens",
-        mask_share: float = SHARE,
-    ):
+
+def heads_of(name: str) -> set[str]:
+    """The heads that folders of an objective hold, as far as it is known."""
+    return {head for one in name.split("+") if one in PARTS for head in PARTS[one].trains}
+
+
+class Combined(nn.Module):
+    """The parts of an objective; its modules are their heads, named as in folders, and what learns beside."""
+
+    def __init__(self, config: EncoderConfig, name: str = "mlm+nsp", **choices: Any):
         super().__init__()
-        for value, key, known in ((segments, "segments", SEGMENTS), (mask, "mask", MASKS)):
+        chosen = Choices(**choices)
+        for value, key, known in ((chosen.segments, "segments", SEGMENTS), (chosen.mask, "mask", MASKS)):
             if value not in known:
                 raise InputError(f"{key}: {nearest(value, known)}")
-        names = name.split("+")
-        for part in names:
-            if part not in PARTS:
-                raise InputError(f"objective: {nearest(part, PARTS)}")
-        if len(set(names)) < len(names) or "mlm" not in names:
-            raise InputError(f"objective: {name!r} given, mlm alone or joined with + to others, each once, allowed")
-        self.config, self.names = config, names
-        self.weights = dict.fromkeys(names, 1.0)
-        self._segments = segments
-        for part in names:
-            self.add_module(part, PARTS[part](config, mask, mask_share))
+        kinds = parts_of(name)
+        for one, kind in kinds.items():
+            if config.direction != kind.direction:
+                said = f"a model whose direction is {kind.direction} needed, not {config.direction}"
+                raise InputError(f"objective: {one} given, {said}")
+        self.config, self.name, self._segments = config, name, chosen.segments
+        self.parts = {one: kind(config, chosen) for one, kind in kinds.items()}
+        self.weights = {loss: weight for part in self.parts.values() for loss, weight in part.weights.items()}
+        for part in self.parts.values():
+            for key, module in {**part.heads, **part.others}.items():
+                self.add_module(key, module)
 
     @property
-    def heads(self) -> dict[str, Any]:
-        """The parts' modules, by name."""
-        return {name: self.get_submodule(name) for name in self.names}
+    def heads(self) -> dict[str, nn.Module]:
+        """The parts' heads, by the names that folders have."""
+        return {name: head for part in self.parts.values() for name, head in part.heads.items()}
 
     @property
-    def chooser(self) -> Any:
+    def pools(self) -> bool:
+        """Whether the encoder's pooler learns."""
+        return any(part.pools for part in self.parts.values())
+
+    @property
+    def chooser(self) -> Part | None:
         """The part that chooses segments and labels them, None where none does."""
-        return next((head for head in self.heads.values() if hasattr(head, "segments")), None)
+        return next((part for part in self.parts.values() if part.kind), None)
+
+    def companions(self, encoder: Encoder) -> dict[str, tuple[EncoderConfig, dict[str, Tensor]]]:
+        """Models that learn beside the encoder, by name, with config and state."""
+        return {key: one for part in self.parts.values() for key, one in part.companions(encoder).items()}
+
+    def asked(self) -> Self:
+        """The same heads, asked as every model is, whatever was chosen for training."""
+        made = copy.copy(self)
+        made.parts = {name: part.asked() for name, part in self.parts.items()}
+        return made
 
     def epoch(self, corpus: Corpus, length: int) -> int:
         """Examples in one pass over a corpus."""
         return examples_per_epoch(corpus, self.chooser.kind if self.chooser else self._segments, length)
 
     def example(self, corpus: Corpus, draw: Draw) -> Example:
-        """The example of a draw: segments, then masks; a pure function of both arguments."""
+        """The example of a draw: segments, then what is done to them; a pure function of both arguments."""
         rng = draw.rng()
-        targets: dict[str, tuple[Ints, Ints]] = {}
-        chooser = self.chooser
-        if chooser:
-            spans, targets = chooser.segments(corpus, draw, rng)
+        targets: Targets = {}
+        if self.chooser:
+            spans, targets = self.chooser.segments(corpus, draw, rng)
         else:
             spans = SEGMENTS[self._segments](corpus, draw, rng)
         example, places, starts = assembled(corpus, spans)
         example.targets.update(targets)
-        return self.heads["mlm"].hide(corpus, example, places, starts, rng)  # type: ignore[no-any-return]
+        for part in self.parts.values():
+            example = part.example(corpus, example, places, starts, rng)
+        return example
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Labels of each part in a batch."""
-        return {part: len(batch.targets[part][1]) for part in self.names}
+        """Labels of each loss in a batch."""
+        return {name: count for part in self.parts.values() for name, count in part.counts(batch).items()}
 
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
-        """Summed losses by part; 0 for a part without labels."""
+        """Summed losses by name; 0 where there are no labels."""
+        losses: dict[str, Tensor] = {}
+        for part in self.parts.values():
+            batch, found = part.before(encoder, batch)
+            losses |= found
         states = encoder(batch)  # (R, D)
-        return {part: head.summed(encoder, *_labelled(part, states, batch)) for part, head in self.heads.items()}
+        for part in self.parts.values():
+            losses |= part.losses(encoder, states, batch)
+        return losses
 
     @torch.no_grad()
-    def measured(self, encoder: Encoder, batch: Batch) -> dict[str, tuple[float, int, int]]:
-        """By part the summed loss, how many labels were the first choice, and how many there are."""
+    def measured(self, encoder: Encoder, batch: Batch) -> dict[str, Measured]:
+        """By name the summed loss, how many labels were the first choice, and how many there are."""
+        for part in self.parts.values():
+            batch, _ = part.before(encoder, batch)
         states = encoder(batch)
-        measures = {}
-        for part, head in self.heads.items():
-            rows, labels = _labelled(part, states, batch)
-            right = int(head.right(encoder, rows, labels).sum()) if len(labels) else 0
-            measures[part] = (float(head.summed(encoder, rows, labels)), right, len(labels))
-        return measures
-
-
-def _labelled(part: str, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    rows, labels = batch.targets[part]
-    return states[rows], labels
+        found: dict[str, Measured] = {}
+        for part in self.parts.values():
+            found |= part.measured(encoder, states, batch)
+        return found

@@ -66,8 +66,8 @@ def byte_pairs(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     _add_special(tokenizer, spelt)
-    ends = [(spelt[role], vocabulary[spelt[role]]) for role in ("sep", "cls")]
-    tokenizer.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=spaced)
+    sep, cls = ((spelt[role], vocabulary[spelt[role]]) for role in ("sep", "cls"))
+    tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=spaced)
     return tokenizer
 
 

@@ -2,7 +2,8 @@
 
 WordPiece: the trainer of `tokenizers` numbers the pieces `##x` in the order of a hash map, and ties between merges
 follow those numbers. Handing it every character, whole and as a continuation, in sorted order leaves it no choice.
-Byte pairs have no such pieces. Its unigram trainer adds up numbers in that order; sentencepiece, on one thread, does not.
+Byte pairs have no such pieces. Its unigram trainer adds up numbers in that order; sentencepiece on one thread does
+not.
 """
 
 from __future__ import annotations

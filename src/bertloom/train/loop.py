@@ -83,6 +83,8 @@ def steps(
     for number, micro in enumerate(batches, first):
         began = time.perf_counter()
         encoder.train()
+        if isinstance(objective, nn.Module):
+            objective.train()
         micro = [batch.to(device) for batch in micro]
         optimizer.zero_grad(set_to_none=True)
         autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -191,9 +191,9 @@ def _draw_loss(axis: Any, rows: list[dict[str, Any]], name: str, aside: str) -> 
         linewidth=1.6,
         label="training, smoothed",
     )
-    if measured:
-        dots = [row["held_out"][name]["loss"] for row in measured]
-        axis.plot([row["step"] for row in measured], dots, "o-", color="#d94801", markersize=4, label=aside)
+    # What is learned of a teacher is not asked of held-out text.
+    if dots := {row["step"]: row["held_out"][name]["loss"] for row in measured if name in row["held_out"]}:
+        axis.plot(list(dots), list(dots.values()), "o-", color="#d94801", markersize=4, label=aside)
     axis.set(title=f"{name.upper() if len(name) < 5 else name} loss", xlabel="step", ylabel="nats")
 
 

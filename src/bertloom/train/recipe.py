@@ -30,11 +30,19 @@ class Recipe(Keys):
     model: str = key(
         "", "Size: tiny, mini, small, medium, base, large or a preset's full name; mini, or that of --from."
     )
+    family: str = key(
+        "", "Make of that size a roberta, albert, distilbert, electra or modernbert; the preset's own unless given."
+    )
     start: str = key("", "Begin with the weights of this model instead of new ones.", name="from")
-    objective: str = key("mlm+nsp", "What is learned: mlm or mlm+nsp.")
-    mask: str = key("tokens", "What is hidden: tokens or whole words.")
+    objective: str = key(
+        "mlm+nsp", "What is learned: mlm, wwm, span, rtd, causal, bilm or distill; +nsp, +sop or +sbo joined to it."
+    )
+    mask: str = key("tokens", "What mlm hides: tokens, whole words, ngrams of them, or spans.")
     mask_share: float = key(0.15, "Share of the tokens that is hidden; measures always hide 0.15.")
-    segments: str = key("full", "Segments without NSP: full (to the length, within a document) or sentence.")
+    segments: str = key("full", "Segments without pairs: full (to the length, within a document) or sentence.")
+    teacher: str = key("", "For distill: the model to learn from; without --model its half is made of it.")
+    temperature: float = key(2.0, "For distill: what logits are divided by.")
+    generator: float = key(0.25, "For rtd: the generator's width as a share of the model's.")
     steps: int = key(10_000, "Optimiser steps.")
     batch_size: int = key(32, "Sequences of one step.")
     length: int = key(128, "Most tokens of a sequence.")
@@ -61,7 +69,7 @@ class Recipe(Keys):
         least = {
             "steps": 1, "batch_size": 1, "length": 8, "micro_tokens": 1, "save_every": 1, "keep": 1, "workers": 0,
             "evaluate_every": 0, "evaluate_examples": 1, "learning_rate": 0, "weight_decay": 0, "clip": 0,
-            "initializer_range": 0, "seed": 0,
+            "initializer_range": 0, "seed": 0, "temperature": 0.01,
         }  # fmt: skip
         known = {"precision": PRECISIONS, "schedule": SCHEDULES}
         self.check(least, ("warmup", "short_share"), known)
@@ -69,12 +77,22 @@ class Recipe(Keys):
             raise InputError(f"seed: {self.seed} given, under 2**63 allowed")
         if self.start and self.model:
             raise InputError(f"model: {self.model!r} given beside from, which has a size of its own; one allowed")
+        if self.family and self.start:
+            raise InputError(f"family: {self.family!r} given beside from, which has one of its own; one allowed")
+        if not 0 < self.generator <= 1:
+            raise InputError(f"generator: {self.generator} given, above 0 and at most 1 allowed")
+        if self.teacher and self.start:
+            raise InputError(f"teacher: {self.teacher!r} given beside from, a student of its own allowed")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
         if not 0 <= self.dropout <= MOST_DROPPED:
             raise InputError(f"dropout: {self.dropout} given, from 0 to {MOST_DROPPED} allowed")
         if self.short_length and not 8 <= self.short_length <= self.length:
             raise InputError(f"short_length: {self.short_length} given, from 8 to length ({self.length}) allowed")
+
+    def choices(self) -> dict[str, Any]:
+        """What objectives are told."""
+        return {name: getattr(self, name) for name in ("segments", "mask", "mask_share", "generator", "temperature")}
 
     @property
     def short_steps(self) -> int:
