@@ -1,6 +1,6 @@
 """The family race: every objective on BERT-mini's size for the same CPU-minutes, then grammar and fine-tuning.
 
-    BERTLOOM_DATA=../shared/data .venv/bin/python bench/family.py [CASE…] [--minutes 20] [--output runs/family] [--table]
+    BERTLOOM_DATA=../shared/data .venv/bin/python bench/family.py [CASE…] [--minutes 20] [--table]
 
 BERT-mini with 8,000 words learns from pretrain/books and wiki_en.txt (every 20th document held out) until the process
 has used so many minutes of CPU time. First, on a machine that should be idle, the CPU time of a step of each case is
@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def clock(given: Recipe) -> list[float]:
     """CPU seconds of each step but the first few."""
     marks: list[float] = []
     pretrain(given, watch=lambda *_: marks.append(time.process_time()), warn=lambda text: None)
-    return [after - before for before, after in zip(marks[5:], marks[6:])]
+    return [after - before for before, after in pairwise(marks[5:])]
 
 
 def cost(case: str, output: Path) -> dict[str, Any]:
