@@ -86,14 +86,14 @@ def made(output: Path) -> None:
         )
 
 
-def recipe(case: str, output: Path, **more: Any) -> Recipe:
+def recipe(case: str, where: Path, **more: Any) -> Recipe:
     own = dict(CASES[case])
     if case == "distill":
-        own["teacher"] = str(output / "runs" / TEACHER)
+        own["teacher"] = str(where / "runs" / TEACHER)
     else:
         own["model"] = "mini"
     shape = {"batch_size": 32, "length": LONG, "learning_rate": 1e-3, "dropout": 0.0, "initializer_range": 0.01}
-    return Recipe(corpus=str(output / "corpus"), **{**shape, **own, **more})
+    return Recipe(corpus=str(where / "corpus"), **{**shape, **own, **more})
 
 
 def clock(given: Recipe) -> list[float]:
