@@ -31,7 +31,7 @@ from bertloom.tasks.task import Prediction, Record
 from bertloom.text.records import Place
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import ReadCounts
-from bertloom.text.tokenizer import FILES, Tokenizer
+from bertloom.text.tokenizer import FILES, SPECIAL, Tokenizer
 from bertloom.text.vocabulary import extended_vocabulary
 
 # The key of a config that says which heads a run of ours trained; the others are there for `transformers` alone.
@@ -126,13 +126,15 @@ class Model:
         if top < 1:
             raise InputError(f"top: {top} given, at least 1 allowed")
         head = self.head("mlm")
+        # However a tokenizer spells it, users know the mask as [MASK].
+        text = text.replace(SPECIAL["mask"], self.tokenizer.spelt["mask"])
         (ids,), most = self.tokenizer.ids([text]), self.config.longest - 2
         if len(ids) > most:
             raise InputError(f"text of {len(ids):,} tokens, at most {most} allowed: {text[:40]!r}…")
         (example,) = self.examples([text])
         places = np.flatnonzero(example.input_ids == self.tokenizer.special.mask)
         if not len(places):
-            raise InputError(f"no [MASK] in the text: {text!r}, at least one needed")
+            raise InputError(f"no {self.tokenizer.spelt['mask']} in the text: {text!r}, at least one needed")
         example.targets["mlm"] = (places, np.zeros(len(places), np.int64))
         batch = pack([example]).to(self.encoder.embeddings.word.weight.device)
         logits = head(self.encoder(batch), self.encoder.embeddings.word.weight)
@@ -140,11 +142,19 @@ class Model:
         spans = self.tokenizer.spans(text)
         return [
             [
-                Filling(token, float(share), _filled(text, spans[place - 1], token))
-                for token, share in zip(self.tokenizer.tokens(numbers.tolist()), shares)
+                Filling(token, float(share), self._filled(text, spans[place - 1], number))
+                for number, token, share in zip(numbers.tolist(), self.tokenizer.tokens(numbers.tolist()), shares)
             ]
             for place, numbers, shares in zip(places, best.indices, best.values)
         ]
+
+    def _filled(self, text: str, span: tuple[int, int], number: int) -> str:
+        """A text with a token in place of a span of it; the rest of a word stands at the word before."""
+        before, after = text[: span[0]], text[span[1] :]
+        surface = self.tokenizer.surface(number)
+        return (
+            f"{before}{surface}{after}" if self.tokenizer.starts_word[number] else f"{before.rstrip()}{surface}{after}"
+        )
 
     @torch.no_grad()
     def next_sentence(self, first: str, second: str) -> float:
@@ -270,12 +280,6 @@ def _grown(table: torch.Tensor, size: int, first: int, pieces: Mapping[str, list
     for number, ids in enumerate(pieces.values(), first):
         grown[number] = table[ids].mean(0)
     return grown
-
-
-def _filled(text: str, span: tuple[int, int], token: str) -> str:
-    """A text with a token in place of a span of it; the rest of a word stands at the word before."""
-    before, after = text[: span[0]], text[span[1] :]
-    return f"{before.rstrip()}{token[2:]}{after}" if token.startswith("##") else f"{before}{token}{after}"
 
 
 def load(model: str | Path) -> Model:

@@ -21,7 +21,7 @@ app = App(
 )
 COMMANDS = {
     "demo": "Raw text to a pretrained and fine-tuned tiny BERT, in five minutes, on text that is at hand.",
-    "vocab": "Train a WordPiece vocabulary on text, or extend a model's.",
+    "vocab": "Train a vocabulary on text, or extend a model's.",
     "prepare": "Turn text into a prepared corpus.",
     "pretrain": "Pretrain a BERT on a prepared corpus, or go on where it stopped.",
     "finetune": "Fine-tune a model for a task, or go on where it stopped.",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from bertloom.cli import Words, commands
 from bertloom.cli.options import Reading, Texts, Whole
+from bertloom.errors import InputError
 
-_app = commands("vocab", "Train a WordPiece vocabulary on text, or extend a model's.")
+_app = commands("vocab", "Train a vocabulary on text, or extend a model's.")
 
 
 def vocab(*words: Words) -> int | None:
-    """Train a WordPiece vocabulary on text, or extend a model's."""
+    """Train a vocabulary on text, or extend a model's."""
     return _app(words or ("--help",), exit_on_error=False, print_error=False)  # type: ignore[no-any-return]
 
 
@@ -25,13 +26,17 @@ def _train(
     *,
     size: Whole,
     output: Path,
+    kind: Annotated[
+        Literal["wordpiece", "bpe", "unigram"],
+        Parameter(help="BERT's word pieces, RoBERTa's byte pairs (which change no text), or ALBERT's sentence pieces."),
+    ] = "wordpiece",
     cased: bool = False,
     strip_accents: bool = False,
     min_frequency: Annotated[Whole, Parameter(help="How often a pair must stand in the text to be joined.")] = 2,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
     json: bool = False,
 ) -> None:
-    """Train a WordPiece vocabulary on text: the same files give the same bytes.
+    """Train a vocabulary on text: the same files give the same bytes.
 
     Parameters
     ----------
@@ -55,6 +60,10 @@ def _train(
     from bertloom.text.vocabulary import train_vocabulary
 
     refuse_existing(output)
+    if kind == "bpe" and (cased or strip_accents):
+        raise InputError(
+            f"kind: bpe given beside --{'cased' if cased else 'strip-accents'}: it keeps every text as it is"
+        )
     counts = ReadCounts()
     with reading_progress("Reading") as progress:
 
@@ -63,7 +72,7 @@ def _train(
                 progress(counts)
                 yield from passage.paragraphs
 
-        tokenizer = train_vocabulary(paragraphs(), size, not cased, strip_accents, min_frequency)
+        tokenizer = train_vocabulary(paragraphs(), size, not cased, strip_accents, min_frequency, kind)
     with whole_folder(output) as folder:
         tokenizer.save(folder)
     say_counts(counts)

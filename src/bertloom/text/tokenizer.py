@@ -239,6 +239,13 @@ class Tokenizer:
         kept = [int(number) for number in ids if int(number) not in special]
         return str(self.backend.decode(kept, skip_special_tokens=False))
 
+    def surface(self, number: int) -> str:
+        """A token's letters, without what marks it as a word's beginning or rest."""
+        token = self.tokens([number])[0]
+        if number in self.special.ids.values():
+            return token
+        return token.removeprefix("##") if self.parts[0] == "WordPiece" else str(self.backend.decode([number])).strip()
+
     @cached_property
     def vocabulary(self) -> list[str]:
         """Every token, by id."""
@@ -255,6 +262,10 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """A hash of all that decides which ids a text gets."""
         deciding = {key: self.state.get(key) for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        model = self.state["model"]
+        if isinstance(model["vocab"], list):
+            # The last bit of a score changes when `tokenizers` writes and reads it.
+            deciding["model"] = {**model, "vocab": [(token, round(score, 6)) for token, score in model["vocab"]]}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
 
     def save(self, folder: Path, longest: int = 512, segments: bool = True) -> None:
