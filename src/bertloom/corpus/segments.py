@@ -79,17 +79,29 @@ def pair(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> Pair:
 
 
 def ordered(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> Pair:
-    """Two neighbouring segments filled to the length, swapped half the time (Lan et al. 2020, §3.1).
+    """Two neighbouring segments within the length, swapped half the time (Lan et al. 2020, §3.1).
 
-    `is_next` is whether they stand as in their document; one in ten is short, as pairs are.
+    `is_next` is whether they stand as in their document; one in ten is short, as pairs are. A run of whole sentences
+    is split at one of its inner ends, and two sentences too long are cut at either side: what always ended in the
+    middle of a sentence, or was the longer half, would tell the order without a word being read.
     """
     capacity = draw.length - 3
     place = _pair_chunks(corpus, draw.length, elsewhere=False).place(draw)
     if rng.random() < SHORT_SHARE:
         capacity = int(rng.integers(SHORTEST, capacity + 1))
-    first = _first_half(corpus, place.document, place.token, capacity, rng)
-    second = Span(first.stop, min(first.stop + capacity - first.size, int(corpus.spans[place.document + 1])))
-    return Pair(first, second, True) if rng.random() < 0.5 else Pair(second, first, False)
+    last = int(corpus.documents[place.document + 1])
+    begin = min(sentence_of(corpus, place.token), last - 2)
+    start = int(corpus.sentences[begin])
+    fitting = int(np.searchsorted(corpus.sentences[: last + 1], start + capacity, side="right")) - 1
+    end = max(begin + 2, fitting)
+    middle, stop = (int(corpus.sentences[one]) for one in (rng.integers(begin + 1, end), end))
+    halves = [Span(start, middle), Span(middle, stop)]
+    small = min(capacity // 2, *(one.size for one in halves))
+    for number, half in enumerate(halves):
+        if (over := half.size - max(capacity - small, capacity // 2)) > 0:
+            ahead = over * int(rng.random() < 0.5)
+            halves[number] = Span(half.start + ahead, half.stop - over + ahead)
+    return Pair(*halves, True) if rng.random() < 0.5 else Pair(*halves[::-1], False)
 
 
 def _first_half(corpus: Corpus, document: int, token: int, capacity: int, rng: np.random.Generator) -> Span:
