@@ -27,6 +27,7 @@ from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.objectives import Combined, parts_of
 from bertloom.objectives.distilled import inherited, student_config
+from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
 from bertloom.text.sources import COMPRESSED, expand
 from bertloom.text.tokenizer import Tokenizer
@@ -229,7 +230,9 @@ def trained_objective(model: Model) -> Combined:
     name = str(model.others.get(OBJECTIVE, "+".join(model.trained)))
     # What a student learned of its teacher is asked of text.
     name = "mlm" if name == "distill" or (name not in ("rtd",) and not model.heads) else name
-    objective = Combined(model.config, name)
+    beside = model.path / "generator"
+    share = hub.read_config(beside)[0].hidden_size / model.config.hidden_size if beside.is_dir() else Choices.generator
+    objective = Combined(model.config, name, generator=share)
     for key, head in objective.heads.items():
         model.head(key)
         head.load_state_dict(model.heads[key].state_dict())
