@@ -252,10 +252,8 @@ def main() -> None:
             return
         for case in cases:
             make("run", case, output, lambda case=case: trained(case, output, given.minutes))
-        for case in cases:
             make("blimp", case, output, lambda case=case: grammar(case, output))
-        for task in TASKS:
-            for case in cases:
+            for task in TASKS:
                 make(task, case, output, lambda case=case, task=task: tuned(case, task, output))
     finish("family", table(output, cases), "", minutes=given.minutes)
 
