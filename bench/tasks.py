@@ -152,7 +152,7 @@ def theirs(name: str, output: Path, seed: int = 0) -> dict[str, Any]:
     found = read(given, start, lambda text: None)
     task, metric = found.task, given.metric
     torch.manual_seed(seed)
-    kind = getattr(transformers, task.architecture)
+    kind = getattr(transformers, f"Bert{task.architecture}")
     labels = task.labels_in_config()
     more = {"problem_type": labels["problem_type"]} if "problem_type" in labels else {}
     names = {int(number): label for number, label in labels["id2label"].items()}

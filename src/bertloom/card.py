@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from bertloom.config import EncoderConfig
+from bertloom.families import FAMILIES
 from bertloom.tasks import Task
 from bertloom.train.recipe import Recipe
 
@@ -64,12 +65,10 @@ def model_card(config: EncoderConfig, fills: bool, training: Training | None = N
 
 
 def _named(config: EncoderConfig) -> str:
-    kinds = {"bert": "BERT", "distilbert": "DistilBERT", "modernbert": "ModernBERT", "roberta": "RoBERTa"}
-    kind = kinds.get(config.model_type, config.model_type.upper())
-    if config.direction != "both":
-        kind = f"{config.direction} {kind.removeprefix('TWO-WAY')}".strip()
-    article = "An" if kind[0] in "AE" else "A"
-    return f"{article} {kind} of {config.num_hidden_layers} layers and width {config.hidden_size}"
+    way = "" if config.direction == "both" else f"{config.direction} "
+    name = f"{way}{FAMILIES[config.model_type].title}"
+    article = "An" if name[0] in "AE" else "A"
+    return f"{article} {name} of {config.num_hidden_layers} layers and width {config.hidden_size}"
 
 
 def _of_training(config: EncoderConfig, training: Training) -> list[str]:

@@ -263,7 +263,7 @@ PRESETS: dict[str, EncoderConfig] = {
 }
 
 # By the name of the family, what models of it have in common.
-FAMILIES: dict[str, EncoderConfig] = {
+BASES: dict[str, EncoderConfig] = {
     one.model_type: one for one in (BERT, replace(ROBERTA, **_ROBERTA), ALBERT, DISTILBERT, ELECTRA, MODERNBERT)
 }
 
@@ -273,9 +273,9 @@ def in_family(config: EncoderConfig, family: str) -> EncoderConfig:
 
     Narrow embeddings stay as narrow as published; a gated layer is half again as wide as the model.
     """
-    if family not in FAMILIES:
-        raise InputError(f"family: {nearest(family, FAMILIES)}")
-    base, width = FAMILIES[family], config.hidden_size
+    if family not in BASES:
+        raise InputError(f"family: {nearest(family, BASES)}")
+    base, width = BASES[family], config.hidden_size
     changes: dict[str, Any] = {
         name: getattr(config, name)
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

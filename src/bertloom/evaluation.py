@@ -103,7 +103,7 @@ def _as_it_is(whole: Ints, model: Model) -> Iterator[Example]:
 
 
 def _asked(ids: Ints, targets: dict[str, tuple[Ints, Ints]]) -> Example:
-    return Example(ids, np.zeros(len(ids), np.int64), dict(targets))
+    return Example(ids, np.zeros(len(ids), np.int64), {**targets})
 
 
 def _log_probabilities(model: Model, examples: list[Example]) -> list[float]:

@@ -34,6 +34,8 @@ class Family:
 
     # What a folder's config may leave out, and what no folder of the family tells.
     base: EncoderConfig
+    # How people write it.
+    title: str
     # What its classes in `transformers` begin with, and where those with a head hold the backbone.
     classes: str
     backbone: str
@@ -140,6 +142,7 @@ _DEEP_CLASSIFIER: Names = {"pooler.dense.*": ["classifier.dense.*"], "classifier
 
 _BERT = Family(
     base=BERT,
+    title="BERT",
     classes="Bert",
     causal="LMHeadModel",
     backbone="bert.",
@@ -164,6 +167,7 @@ _BERT = Family(
 
 _ROBERTA = Family(
     base=ROBERTA,
+    title="RoBERTa",
     classes="Roberta",
     backbone="roberta.",
     names=_BERT.names,
@@ -188,6 +192,7 @@ _ROBERTA = Family(
 _ALBERT_LAYER = "encoder.albert_layer_groups.{}.albert_layers.0."
 _ALBERT = Family(
     base=ALBERT,
+    title="ALBERT",
     classes="Albert",
     backbone="albert.",
     names={
@@ -221,6 +226,7 @@ _DISTILBERT_LAYER = "transformer.layer.{}."
 _PRE_CLASSIFIER: Names = {"pooler.dense.*": ["pre_classifier.*"], **CLASSIFIER}
 _DISTILBERT = Family(
     base=DISTILBERT,
+    title="DistilBERT",
     classes="DistilBert",
     backbone="distilbert.",
     names={
@@ -265,6 +271,7 @@ def _written_electra(settings: Settings) -> Settings:
 
 _ELECTRA = Family(
     base=ELECTRA,
+    title="ELECTRA",
     classes="Electra",
     backbone="electra.",
     names={**_EMBEDDINGS, "projection.*": ["embeddings_project.*"], **_LAYERS},
@@ -328,6 +335,7 @@ def _written_modernbert(settings: Settings) -> Settings:
 _HEAD: Names = {"pooler.dense.*": ["head.dense.*"], "pooler.norm.*": ["head.norm.*"]}
 _MODERNBERT = Family(
     base=MODERNBERT,
+    title="ModernBERT",
     classes="ModernBert",
     backbone="model.",
     names={
@@ -371,6 +379,7 @@ _MODERNBERT = Family(
 # No class of `transformers` has it, so that all weights keep our names.
 _TWO_WAY = Family(
     base=replace(BERT, model_type="two-way", direction="two-way"),
+    title="pair of stacks",
     classes="",
     backbone="",
     names={},

@@ -21,6 +21,7 @@ from bertloom.families import FAMILIES, Family
 from bertloom.files import read_json, write_json
 from bertloom.model.encoder import Encoder, Pooler
 from bertloom.model.heads import HEADS
+from bertloom.text.tokenizer import FILES
 
 # Heads that `transformers` has no place for keep our names behind this one.
 OWN = "bertloom."
@@ -79,8 +80,9 @@ def find(model: str | Path) -> Path:
 
     patterns = [
         "config.json",
-        "tokenizer*.json",
-        "vocab.txt",
+        "tokenizer_config.json",
+        *FILES,
+        "merges.txt",
         "special_tokens_map.json",
         "README.md",
         *WEIGHTS[:2],

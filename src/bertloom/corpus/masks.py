@@ -32,10 +32,8 @@ def whole_words(starts: npt.NDArray[Any], rng: np.random.Generator, share: float
     size = len(starts)
     if not size:
         return np.empty(0, np.int64)
-    begins = np.flatnonzero(starts)
-    if not len(begins) or begins[0]:
-        begins = np.concatenate([[0], begins])
-    lengths = np.diff(np.append(begins, size))
+    begins, ends = _words(starts)
+    lengths = ends - begins
     most = number_to_mask(size, share)
     chosen: list[int] = []
     left = most
@@ -49,6 +47,14 @@ def whole_words(starts: npt.NDArray[Any], rng: np.random.Generator, share: float
         chosen = [int(np.argmin(lengths))]
     places = [np.arange(begins[word], begins[word] + lengths[word]) for word in sorted(chosen)]
     return np.concatenate(places).astype(np.int64)
+
+
+def _words(starts: npt.NDArray[Any]) -> tuple[Ints, Ints]:
+    """Where words begin and end; what stands before the first start is a word of its own."""
+    begins = np.flatnonzero(starts)
+    if not len(begins) or begins[0]:
+        begins = np.concatenate([[0], begins])
+    return begins, np.append(begins[1:], len(starts))
 
 
 def spans(starts: npt.NDArray[Any], rng: np.random.Generator, share: float = SHARE) -> Ints:
@@ -74,10 +80,7 @@ def _stretches(starts: npt.NDArray[Any], rng: np.random.Generator, share: float,
     size = len(starts)
     if not size:
         return np.empty(0, np.int64)
-    begins = np.flatnonzero(starts)
-    if not len(begins) or begins[0]:
-        begins = np.concatenate([[0], begins])
-    ends = np.append(begins[1:], size)
+    begins, ends = _words(starts)
     left = number_to_mask(size, share)
     free = np.ones(len(begins), bool)
     tries = rng.permutation(len(begins))

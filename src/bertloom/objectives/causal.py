@@ -26,7 +26,7 @@ class NextToken(Part):
     name: ClassVar[str] = "causal"
     weights: ClassVar[Mapping[str, float]] = {"causal": 1.0}
     trains = ("mlm",)
-    beside = ("",)
+    beside = ()
     reason = "its tokens see one side alone"
     direction = "left-to-right"
 

@@ -48,8 +48,8 @@ def parts_of(name: str) -> dict[str, type[Part]]:
     roles: dict[str, str] = {}
     for one, kind in kinds.items():
         for other in names:
-            if kind.beside and other not in (one, *kind.beside):
-                allowed = "alone" if kind.beside == ("",) else f"with {' or '.join(kind.beside)}"
+            if kind.beside is not None and other not in (one, *kind.beside):
+                allowed = f"with {' or '.join(kind.beside)}" if kind.beside else "alone"
                 raise InputError(f"objective: {other} given beside {one}, which stands {allowed}: {kind.reason}")
         if kind.role in roles:
             reason = kind.reason or "both hide tokens"
@@ -58,7 +58,7 @@ def parts_of(name: str) -> dict[str, type[Part]]:
     if len(kinds) < len(names):
         raise InputError(f"objective: {name!r} given, each part once allowed")
     for one, kind in kinds.items():
-        if kind.beside and kind.beside != ("",) and not kinds.keys() & set(kind.beside):
+        if kind.beside and not kinds.keys() & set(kind.beside):
             raise InputError(f"objective: {one} given, {' or '.join(kind.beside)} needed beside it: {kind.reason}")
     if "tokens" not in roles:
         raise InputError(f"objective: {name!r} given, joined with + to a part that predicts tokens allowed, as mlm")

@@ -51,8 +51,8 @@ class Part(ABC):
     trains: ClassVar[tuple[str, ...]]
     # `tokens`, `sentences` or `boundaries`: an objective has one part of the first role, at most one of each other.
     role: ClassVar[str] = "tokens"
-    # The parts it stands beside (none: any of other roles), and why no other.
-    beside: ClassVar[tuple[str, ...]] = ()
+    # The parts it stands beside, () for none, None for any of other roles; and why no other.
+    beside: ClassVar[tuple[str, ...] | None] = None
     reason: ClassVar[str] = ""
     # What the tokens see of a model that learns it.
     direction: ClassVar[str] = "both"
@@ -103,10 +103,10 @@ class Part(ABC):
         """Labels by loss."""
         return {name: len(batch.targets[name][1]) for name in self.weights}
 
+    @abstractmethod
     def losses(self, encoder: Encoder, states: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Summed losses given the rows read (R, D); 0 where there are no labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measured(self, encoder: Encoder, states: Tensor, batch: Batch) -> dict[str, Measured]:
         """What held-out text says of it."""
-        raise NotImplementedError

@@ -32,7 +32,7 @@ class ReplacedToken(Masked):
 
     weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0, "rtd": 50.0}
     trains = ("rtd",)
-    beside = ("",)
+    beside = ()
     reason = "its encoder reads what the generator wrote"
     # As in the authors' code: the rest stays as it is.
     fates = (0.85, 0.0)
