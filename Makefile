@@ -14,7 +14,7 @@ demo: .venv/ready
 	.venv/bin/bertloom demo
 
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto
 
 lint: .venv/ready
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -32,7 +32,7 @@ from bertloom.api import Model, load
 from bertloom.config import preset
 from bertloom.corpus import Corpus
 from bertloom.corpus.arrays import default_workers
-from bertloom.corpus.prepare import HELD_OUT, prepare
+from bertloom.corpus.prepare import prepare
 from bertloom.evaluation import blimp, held_out, read_pairs
 from bertloom.files import write_json
 from bertloom.finetuning.recipe import tuning
@@ -147,7 +147,8 @@ def trained(case: str, output: Path, minutes: float) -> dict[str, Any] | None:
     if len(done) < total:
         return None
     model = load(folder)
-    aside = Corpus(output / "corpus" / HELD_OUT)
+    aside = Corpus(output / "corpus").held_out
+    assert aside is not None
     measures = held_out(model.encoder, trained_objective(model), aside, examples=2000, length=LONG)
     return {
         "steps": total,

@@ -24,7 +24,7 @@ from side_by_side import Apart, data, finish, row
 from bertloom.api import Model, load
 from bertloom.config import preset
 from bertloom.corpus import Corpus
-from bertloom.corpus.prepare import HELD_OUT, prepare
+from bertloom.corpus.prepare import prepare
 from bertloom.evaluation import held_out
 from bertloom.files import whole_file
 from bertloom.model.encoder import Encoder
@@ -46,7 +46,7 @@ class Side:
 
     def __init__(self, folder: Path, minutes: float):
         self.corpus, self.model = Corpus(folder / "corpus"), load(folder / "start")
-        self.aside = Corpus(folder / "corpus" / HELD_OUT)
+        self.aside = Corpus(folder / "corpus" / "held-out")
         self.seconds, self.total, self.tokens = 0.0, minutes * 60, 0
 
     def rate(self) -> float:

@@ -22,6 +22,10 @@ from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from bertloom.text.vocabulary import train_vocabulary
 
+# One process for each core (`make test`), each with one thread: more would wait for each other.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
 ANIMALS = {"cat": "meows", "dog": "barks", "cow": "moos", "duck": "quacks", "sheep": "bleats", "horse": "neighs"}
 PLACES = ["garden", "house", "field", "river", "village", "mountain"]
 

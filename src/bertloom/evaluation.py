@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from bertloom.api import Model
-from bertloom.corpus import Corpus, Draw
+from bertloom.corpus import Draw, Source
 from bertloom.errors import InputError
 from bertloom.example import Example, Ints
 from bertloom.files import read_text
@@ -44,7 +44,7 @@ class Measure:
 def held_out(
     encoder: Encoder,
     objective: Combined,
-    corpus: Corpus,
+    corpus: Source,
     *,
     examples: int,
     length: int,
@@ -72,7 +72,7 @@ def held_out(
     }
 
 
-def guessing(corpus: Corpus, names: list[str]) -> dict[str, Measure]:
+def guessing(corpus: Source, names: list[str]) -> dict[str, Measure]:
     """What someone scores who knows only the corpus's token frequencies, or tosses a coin."""
     frequencies = corpus.frequencies[corpus.frequencies > 0] / corpus.frequencies.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())

@@ -16,15 +16,16 @@ from bertloom import hub
 from bertloom.api import LENGTH, OBJECTIVE, Model, load
 from bertloom.card import Training, model_card
 from bertloom.config import EncoderConfig, in_family, preset, short_name
-from bertloom.corpus import Corpus
+from bertloom.corpus import Corpus, Mixture, opened
 from bertloom.corpus.arrays import default_workers
-from bertloom.corpus.prepare import HELD_OUT, prepare
-from bertloom.errors import InputError
+from bertloom.corpus.prepare import prepare
+from bertloom.errors import InputError, nearest
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import HEADS, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
+from bertloom.model.stretch import STRETCHES, stretched
 from bertloom.objectives import Combined, parts_of
 from bertloom.objectives.distilled import inherited, student_config
 from bertloom.objectives.part import Choices
@@ -39,21 +40,27 @@ from bertloom.train.optimizer import adamw, peak_rate, rate_at
 from bertloom.train.recipe import Recipe, read_recipe
 from bertloom.train.run import Run, claim_folder, precision_on, stop_signals
 
+POSITIONS = "embeddings.position.weight"
+
 
 class Pretraining(Run[Measure]):
     """A recipe made into a corpus, an encoder, an objective and an optimiser; `first` is the step to go on from."""
 
     def __init__(self, recipe: Recipe, warn: Callable[[str], None]):
         self.recipe, self.folder = recipe, Path(recipe.output)
+        if recipe.stretch not in STRETCHES:
+            raise InputError(f"stretch: {nearest(recipe.stretch, STRETCHES)}")
         if not recipe.output or not recipe.corpus:
             raise InputError(f"{'output' if recipe.corpus else 'corpus'}: none given, a folder needed")
-        self.corpus = Corpus(recipe.corpus)
+        self.corpus = opened(recipe.corpus, recipe.exponent, recipe.weights)
+        if isinstance(self.corpus, Mixture):
+            warn(f"Drawn from {self.corpus.said()}")
         self.tokenizer = Tokenizer.load(self.corpus.tokenizer_folder)
         self.corpus.require(self.tokenizer.fingerprint, "the tokenizer in it")
-        aside = Path(recipe.corpus) / HELD_OUT
-        self.held_out = Corpus(aside) if aside.is_dir() else None
-        for part in filter(None, (self.corpus, self.held_out)):
-            part.verify()
+        self.held_out = self.corpus.held_out
+        self.corpus.verify()
+        if self.held_out:
+            self.held_out.verify()
         if not recipe.start and not recipe.teacher:
             # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
@@ -68,9 +75,9 @@ class Pretraining(Run[Measure]):
             warn(f"{recipe.start} has no masked-language head; it is given a new one")
         self.teacher = self._teacher()
         saved = found[1] / "model" if found else None
-        self.config = self._config(saved, started)
         self.reached = self._reached(saved, started)
-        given = started.state() if started else hub.read_state(saved, self.config)[0] if saved else {}
+        self.config = self._config(saved, started)
+        given = self._stretched(started) if started else hub.read_state(saved, self.config)[0] if saved else {}
         self._build(given)
         for place in (recipe.steps - 1, 0):
             require_epoch(self.corpus, self.objective, recipe.length_at(place), recipe.batch_size)
@@ -88,7 +95,7 @@ class Pretraining(Run[Measure]):
     def _reached(self, saved: Path | None, started: Model | None) -> int:
         """Positions that are learned before this run."""
         if started:
-            return int(started.others.get(LENGTH, started.config.longest))
+            return min(int(started.others.get(LENGTH, started.config.longest)), started.config.longest)
         return int(hub.read_config(saved)[1].get(LENGTH, 0)) if saved else 0
 
     def _config(self, saved: Path | None, started: Model | None) -> EncoderConfig:
@@ -100,6 +107,9 @@ class Pretraining(Run[Measure]):
             self.corpus.require(started.tokenizer.fingerprint, recipe.start)
             rate = recipe.dropout
             config = replace(started.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+            if 0 < recipe.positions < self.reached:
+                said = f"{recipe.positions} given, at least {self.reached} allowed, which the model has learned"
+                raise InputError(f"positions: {said}")
         else:
             changes: dict[str, Any] = {
                 "vocab_size": self.corpus.vocab_size,
@@ -115,9 +125,21 @@ class Pretraining(Run[Measure]):
                 config = replace(in_family(size, recipe.family) if recipe.family else size, **changes)
             for kind in parts_of(recipe.objective).values():
                 config = kind.config(config)
+        if recipe.positions and not saved:
+            config = replace(config, max_position_embeddings=recipe.positions + config.first_position)
         if recipe.length > config.longest:
-            raise InputError(f"length: {recipe.length} given, at most {config.longest} positions allowed")
+            raise InputError(
+                f"length: {recipe.length} given, at most {config.longest} positions allowed; --positions gives more"
+            )
         return config
+
+    def _stretched(self, started: Model) -> dict[str, Tensor]:
+        """The weights to begin with, the positions that they have learned stretched to the recipe's."""
+        state, size = started.state(), self.recipe.positions
+        if size and POSITIONS in state:
+            first = self.config.first_position
+            state[POSITIONS] = stretched(state[POSITIONS], first, self.reached, size, self.recipe.stretch)
+        return state
 
     def _teacher(self) -> Model | None:
         """The model that is learned from, which has the corpus's vocabulary."""

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertloom.corpus import Corpus, Draw
-from bertloom.corpus.order import Chunks, chunks, mix, permuted, sentence_of
+from bertloom.corpus.draw import mix, permuted
+from bertloom.corpus.order import Chunks, chunks, sentence_of
 from bertloom.errors import InputError
 
 

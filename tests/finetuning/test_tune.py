@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 import bertloom
 from bertloom.api import LENGTH, Model
 from bertloom.config import preset
-from bertloom.corpus.order import mix, permuted
+from bertloom.corpus.draw import mix, permuted
 from bertloom.errors import InputError
 from bertloom.files import sha256
 from bertloom.finetuning import tune

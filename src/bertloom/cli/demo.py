@@ -45,7 +45,7 @@ def demo(
     from bertloom.cli.show import command, percent, print_table, reading_progress, say
     from bertloom.corpus import Corpus
     from bertloom.corpus.arrays import default_workers
-    from bertloom.corpus.prepare import HELD_OUT, prepare
+    from bertloom.corpus.prepare import prepare
     from bertloom.evaluation import guessing, held_out
     from bertloom.files import require_folder, whole_folder
     from bertloom.pretraining import pretrain, trained_objective
@@ -87,7 +87,8 @@ def demo(
             return 130
     say(f"4/5  What it learned; the curves are in {run / 'curves.png'}")
     model = load(run)
-    aside = Corpus(corpus / HELD_OUT)
+    aside = Corpus(corpus).held_out
+    assert aside is not None
     measures = held_out(model.encoder, trained_objective(model), aside, examples=2000, length=recipe.length)
     guesses = guessing(aside, list(measures))
     print_table(

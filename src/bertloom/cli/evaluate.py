@@ -96,39 +96,45 @@ def _on_task(model: Any, data: str, columns: dict[str, Any], json: bool) -> None
 def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, json: bool) -> None:
     from dataclasses import asdict
 
-    from bertloom.cli.show import percent, print_json, print_table, say
-    from bertloom.corpus import Corpus
-    from bertloom.corpus.prepare import HELD_OUT
+    from bertloom.cli.show import print_json, say
+    from bertloom.corpus import opened
+    from bertloom.corpus.arrays import HELD_OUT
     from bertloom.errors import InputError
     from bertloom.evaluation import guessing, held_out
     from bertloom.pretraining import trained_objective
 
-    aside = folder.name == HELD_OUT or (folder / HELD_OUT).is_dir()
-    if (folder / HELD_OUT).is_dir():
-        folder = folder / HELD_OUT
-    corpus = Corpus(folder)
-    corpus.verify()
-    corpus.require(model.tokenizer.fingerprint, model.path)
     if length > model.config.longest:
         raise InputError(f"length: {length} given, at most {model.config.longest} positions allowed")
-    objective = trained_objective(model)
-    say(f"Measuring on {folder}" + ("" if aside else ", which has no held-out part: texts the model may have seen"))
-    measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
-    guesses = guessing(corpus, list(measures))
-    if json:
+    objective, found = trained_objective(model), []
+    for whole in opened(folder).parts:
+        corpus, unseen = whole.held_out or whole, whole.held_out is not None or whole.path.name == HELD_OUT
+        corpus.verify()
+        corpus.require(model.tokenizer.fingerprint, model.path)
+        remark = "" if unseen else ", which has no held-out part: texts the model may have seen"
+        say(f"Measuring on {corpus.path}{remark}")
+        measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
+        guesses = guessing(corpus, list(measures))
         said = {name: asdict(one) for name, one in measures.items()}
         for name in LANGUAGE & measures.keys():
             said[name]["perplexity"] = measures[name].perplexity
-        print_json(
+        found.append(
             {
-                "corpus": str(folder),
-                "held_out": aside,
+                "corpus": str(corpus.path),
+                "held_out": unseen,
                 "length": length,
                 "measures": said,
                 "guessing": {name: asdict(one) for name, one in guesses.items()},
             }
         )
-        return
+        if not json:
+            _show_measures("Held out" if unseen else "Not held out", length, measures, guesses)
+    if json:
+        print_json(found[0] if len(found) == 1 else {"corpora": found})
+
+
+def _show_measures(whose: str, length: int, measures: dict[str, Any], guesses: dict[str, Any]) -> None:
+    from bertloom.cli.show import percent, print_table
+
     rows = []
     for name, one in measures.items():
         # Of some tasks nobody can say what guessing is.
@@ -138,8 +144,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
             rows.append((f"{name.upper()} perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
         rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy) if guess else ""))
     counts = ", ".join(f"{one.count:,} {name.upper()} labels" for name, one in measures.items())
-    title = f"{'Held out' if aside else 'Not held out'}, {length} tokens long: {counts}"
-    print_table(title, ("", "model", "guessing"), rows)
+    print_table(f"{whose}, {length} tokens long: {counts}", ("", "model", "guessing"), rows)
 
 
 def _on_pairs(model: Any, data: Path, json: bool) -> None:

@@ -36,7 +36,6 @@ def prepare(
         Print one JSON object.
     """
     from bertloom.cli.show import command, print_json, reading_progress, say
-    from bertloom.corpus import Corpus
     from bertloom.corpus import prepare as work
     from bertloom.corpus.arrays import default_workers
 
@@ -47,13 +46,13 @@ def prepare(
         corpus = work.prepare(
             text, tokenizer, output, **settings, workers=workers or default_workers(), progress=progress
         )
-    aside = Corpus(output / work.HELD_OUT).manifest if held_out else {}
+    aside = corpus.held_out
     if json:
-        sizes = {name: aside[name] for name in ("documents", "sentences", "tokens")} if aside else None
+        sizes = {name: aside.manifest[name] for name in ("documents", "sentences", "tokens")} if aside else None
         print_json({"output": str(output), "held_out": sizes, **corpus.manifest})
         return
     show_report(corpus.manifest)
-    beside = f", {aside['documents']:,} more documents in {output / work.HELD_OUT}" if aside else ""
+    beside = f", {aside.manifest['documents']:,} more documents in {aside.path}" if aside else ""
     then = command("pretrain", "--corpus", output, "--model", "mini", "--steps", 2000, "--output", "RUN")
     say(f"Corpus in {output}{beside}; next: {then}")
 

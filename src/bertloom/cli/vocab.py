@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,9 @@ def _train(
     cased: bool = False,
     strip_accents: bool = False,
     min_frequency: Annotated[Whole, Parameter(help="How often a pair must stand in the text to be joined.")] = 2,
+    exponent: Annotated[
+        float, Parameter(help="Each TEXT counts by its share of the characters to this power, as 0.7 for languages.")
+    ] = 1.0,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
     json: bool = False,
 ) -> None:
@@ -56,6 +60,7 @@ def _train(
     from bertloom.cli.show import command, print_json, reading_progress, say, say_counts
     from bertloom.files import refuse_existing, whole_folder
     from bertloom.text.readers import passages
+    from bertloom.text.shares import balanced
     from bertloom.text.sources import ReadCounts
     from bertloom.text.vocabulary import train_vocabulary
 
@@ -64,15 +69,25 @@ def _train(
         raise InputError(
             f"kind: bpe given beside --{'cased' if cased else 'strip-accents'}: it keeps every text as it is"
         )
+    if exponent < 0:
+        raise InputError(f"exponent: {exponent} given, at least 0 allowed")
+    if exponent != 1 and "-" in text:
+        raise InputError(f"exponent: {exponent} given beside -, which cannot be read twice; files allowed")
     counts = ReadCounts()
     with reading_progress("Reading") as progress:
 
-        def paragraphs() -> Iterator[str]:
-            for passage in passages(text, reading.options, counts):
+        def paragraphs(sources: Sequence[str], counts: ReadCounts) -> Iterator[str]:
+            for passage in passages(sources, reading.options, counts):
                 progress(counts)
                 yield from passage.paragraphs
 
-        tokenizer = train_vocabulary(paragraphs(), size, not cased, strip_accents, min_frequency, kind)
+        lines = paragraphs(text, counts)
+        if exponent != 1:
+            # Of what is read twice, the first time counts.
+            firsts = iter([counts] * len(text))
+            each = [partial(lambda one: paragraphs([one], next(firsts, ReadCounts())), one) for one in text]
+            lines = balanced(each, exponent)
+        tokenizer = train_vocabulary(lines, size, not cased, strip_accents, min_frequency, kind)
     with whole_folder(output) as folder:
         tokenizer.save(folder)
     say_counts(counts)

@@ -17,12 +17,14 @@ import numpy as np
 import numpy.lib.format as npy
 import numpy.typing as npt
 
+from bertloom.corpus.draw import Draw
 from bertloom.errors import InputError, blaming
 from bertloom.example import Ints
 from bertloom.files import read_json, sha256
 
 ARRAYS = ("tokens", "word_starts", "sentences", "documents")
 FORMAT = 1
+HELD_OUT = "held-out"
 HEADER = 128
 
 
@@ -108,6 +110,21 @@ class Corpus:
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
         return Corpus, (self.path,)
+
+    @property
+    def parts(self) -> tuple[Corpus, ...]:
+        """The corpora it is made of: itself."""
+        return (self,)
+
+    def drawn(self, draw: Draw) -> tuple[Corpus, Draw]:
+        """The corpus of a draw, and which draw of that one's it is."""
+        return self, draw
+
+    @property
+    def held_out(self) -> Corpus | None:
+        """The documents set aside, None where there are none."""
+        aside = self.path / HELD_OUT
+        return Corpus(aside) if aside.is_dir() else None
 
     @cached_property
     def spans(self) -> Ints:

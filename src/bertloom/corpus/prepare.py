@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertloom.corpus.arrays import ARRAYS, FORMAT, ArrayWriter, Corpus, token_dtype
+from bertloom.corpus.arrays import ARRAYS, FORMAT, HELD_OUT, ArrayWriter, Corpus, token_dtype
 from bertloom.errors import InputError
 from bertloom.files import refuse_existing, sha256, whole_folder, write_json
 from bertloom.text.encoding import BulkEncoder
@@ -27,8 +27,6 @@ from bertloom.text.readers import PASSAGE_CHARACTERS, Passage, passages
 from bertloom.text.sentences import sentences
 from bertloom.text.sources import ReadCounts, ReadOptions, expand
 from bertloom.text.tokenizer import Tokenizer
-
-HELD_OUT = "held-out"
 
 
 @dataclass

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bertloom.corpus.arrays import Corpus
-from bertloom.corpus.order import Chunks, Draw, chunks, mix, permuted, sentence_of
+from bertloom.corpus.draw import Draw, mix, permuted
+from bertloom.corpus.order import Chunks, chunks, sentence_of
 from bertloom.errors import InputError
 from bertloom.example import Example, Ints
 from bertloom.text.sequence import kept

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bertloom import hub
 from bertloom.api import OBJECTIVE, Model
-from bertloom.corpus.order import mix, permuted
+from bertloom.corpus.draw import mix, permuted
 from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
 from bertloom.model.encoder import Encoder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bertloom.config import EncoderConfig
-from bertloom.corpus import Corpus, Draw
+from bertloom.corpus import Draw, Source
 from bertloom.corpus.masks import MASKS
 from bertloom.corpus.segments import SEGMENTS, assembled, examples_per_epoch
 from bertloom.errors import InputError, nearest
@@ -116,12 +116,14 @@ class Combined(nn.Module):
         made.parts = {name: part.asked() for name, part in self.parts.items()}
         return made
 
-    def epoch(self, corpus: Corpus, length: int) -> int:
+    def epoch(self, source: Source, length: int) -> int:
         """Examples in one pass over a corpus."""
-        return examples_per_epoch(corpus, self.chooser.kind if self.chooser else self._segments, length)
+        kind = self.chooser.kind if self.chooser else self._segments
+        return sum(examples_per_epoch(corpus, kind, length) for corpus in source.parts)
 
-    def example(self, corpus: Corpus, draw: Draw) -> Example:
+    def example(self, source: Source, draw: Draw) -> Example:
         """The example of a draw: segments, then what is done to them; a pure function of both arguments."""
+        corpus, draw = source.drawn(draw)
         rng = draw.rng()
         targets: Targets = {}
         if self.chooser:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from bertloom.corpus import Corpus, Draw
+from bertloom.corpus import Draw, Source
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.model.packed import Batch, by_tokens, pack
@@ -31,7 +31,7 @@ class StepExamples(Dataset[list[Example]]):
     """The examples of every step, by its number; packed by who trains, since tensors would cross between processes
     as open files, and a system's limit of those is soon reached."""
 
-    def __init__(self, corpus: Corpus, objective: Any, recipe: Recipe):
+    def __init__(self, corpus: Source, objective: Any, recipe: Recipe):
         self.corpus, self.objective, self.recipe = corpus, objective, recipe
 
     def __getitem__(self, step: int) -> list[Example]:
@@ -41,7 +41,7 @@ class StepExamples(Dataset[list[Example]]):
         ]
 
 
-def require_epoch(corpus: Corpus, objective: Any, length: int, batch_size: int) -> None:
+def require_epoch(corpus: Source, objective: Any, length: int, batch_size: int) -> None:
     """Raise unless a corpus has examples for one batch."""
     epoch = objective.epoch(corpus, length)
     if epoch < batch_size:
@@ -50,7 +50,7 @@ def require_epoch(corpus: Corpus, objective: Any, length: int, batch_size: int) 
         )
 
 
-def batches(corpus: Corpus, objective: Any, recipe: Recipe, first: int) -> Iterator[list[Batch]]:
+def batches(corpus: Source, objective: Any, recipe: Recipe, first: int) -> Iterator[list[Batch]]:
     """The micro-batches of steps `first` to the last, in order, the same for any number of workers."""
     # Who asks for more processes than there are cores knows why.
     warnings.filterwarnings("ignore", message="This DataLoader will create")

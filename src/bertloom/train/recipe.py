@@ -22,7 +22,9 @@ class Recipe(Keys):
     """What a pretraining run is; raises `InputError` naming the key where a value cannot be."""
 
     # Checkpoints know the corpus by its hash, wherever it lies.
-    corpus: str = key("", "Folder made by `bertloom prepare`.", shapes=False)
+    corpus: str = key("", "Folder made by `bertloom prepare`, or a folder of several such.", shapes=False)
+    exponent: float = key(0.7, "Of several corpora each is drawn by its share of the tokens to this power.")
+    weights: str = key("", "Of several corpora: how often each is drawn instead, as 'en=2, ko=1'.")
     text: str = key(
         "", "Instead of a corpus: text to prepare first, beside the run, with the vocabulary of --from.", shapes=False
     )
@@ -46,6 +48,11 @@ class Recipe(Keys):
     steps: int = key(10_000, "Optimiser steps.")
     batch_size: int = key(32, "Sequences of one step.")
     length: int = key(128, "Most tokens of a sequence.")
+    positions: int = key(
+        0,
+        "Positions of the model: a new one has so many, those of --from are stretched; 0 for as many as there are.",
+    )
+    stretch: str = key("tile", "How the positions of --from are stretched: tile or interpolate.")
     short_length: int = key(0, "Length of the first steps; 0 for none.")
     short_share: float = key(0.9, "Share of the steps at the short length.")
     learning_rate: float = key(0.0, "Peak rate; 0 takes one that suits the model's width.")
@@ -69,7 +76,7 @@ class Recipe(Keys):
         least = {
             "steps": 1, "batch_size": 1, "length": 8, "micro_tokens": 1, "save_every": 1, "keep": 1, "workers": 0,
             "evaluate_every": 0, "evaluate_examples": 1, "learning_rate": 0, "weight_decay": 0, "clip": 0,
-            "initializer_range": 0, "seed": 0, "temperature": 0.01,
+            "initializer_range": 0, "seed": 0, "temperature": 0.01, "positions": 0, "exponent": 0,
         }  # fmt: skip
         known = {"precision": PRECISIONS, "schedule": SCHEDULES}
         self.check(least, ("warmup", "short_share"), known)
@@ -83,6 +90,8 @@ class Recipe(Keys):
             raise InputError(f"generator: {self.generator} given, above 0 and at most 1 allowed")
         if self.teacher and self.start:
             raise InputError(f"teacher: {self.teacher!r} given beside from, a student of its own allowed")
+        if self.teacher and not self.model and self.positions:
+            raise InputError(f"positions: {self.positions} given beside teacher, whose half has as many; model needed")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
         if not 0 <= self.dropout <= MOST_DROPPED:
