@@ -17,6 +17,7 @@ from bertloom.example import Example
 from bertloom.families import FAMILIES
 from bertloom.hub import TASK_PARTS
 from bertloom.hub import names as names_of
+from bertloom.model import attention
 from bertloom.model.encoder import ACTIVATIONS, Encoder, Insides
 from bertloom.model.init import initialise
 from bertloom.model.noise import dropout_stream
@@ -300,3 +301,32 @@ def test_cuda_takes_the_varlen_kernel_where_nothing_is_dropped(monkeypatch: pyte
     assert seen["window_size"] == (-1, -1)
     attend.varlen_attention(torch.randn(6, 3, 2, 5), batch, (None, 0))
     assert seen["window_size"] == (-1, 0), "left to right"
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_flash_attention_of_long_sequences_is_ours_and_keeps_no_probabilities(
+    reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=600, num_hidden_layers=2
+    )
+    examples = random_examples(config, [500, 30, 420, 385])
+    batch = pack(examples if reads else [replace(one, targets={}) for one in examples])
+    encoder, found = Encoder(config).train(), []
+    initialise(encoder, 0.3)
+    for most in (attention.FLASH, 10**9):
+        monkeypatch.setattr(attention, "FLASH", most)
+        kept: list[torch.Size] = []
+
+        def keep(tensor: torch.Tensor, kept: list[torch.Size] = kept) -> torch.Tensor:
+            kept.append(tensor.shape)
+            return tensor
+
+        encoder.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            states = encoder(batch)
+        (states * torch.arange(states.numel()).view_as(states).cos()).sum().backward()
+        found.append([states.detach(), *(one.grad.clone() for one in encoder.parameters() if one.grad is not None)])
+        assert any(shape[-2:] == (500, 500) for shape in kept) == (most > 10**6)
+    for mine, other in zip(*found):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))

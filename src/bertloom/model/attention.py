@@ -15,6 +15,10 @@ from bertloom.config import Window
 from bertloom.model.noise import keep_mask
 from bertloom.model.packed import EVERYWHERE, Batch, Block, seen_in
 
+# Sequences of more tokens are mixed by PyTorch's flash attention, where nothing is masked or dropped: it keeps no
+# probabilities, whose memory grows with the square. Of shorter ones they are cheaper kept than made again.
+FLASH = 384
+
 # A block, and its queries' rows `start` to `stop`; both index tensors that all blocks share.
 Part = tuple[Block, int, int, Tensor | None]
 
@@ -62,22 +66,28 @@ class _Attention(torch.autograd.Function):
         scale = q.shape[-1] ** -0.5
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)  # (R, N, H)
         saved: list[Tensor | None] = []
-        scratch = _scratch(q, made, rate)
-        for block, start, stop, mask in made:
+        scratch, flash = _scratch(q, made, rate), _flash(qkv, made, rate)
+        for (block, start, stop, mask), by_flash in zip(made, flash):
             k, v = kv[block.first : block.last].transpose(0, 2).unbind(1)  # each (N, n, H)
+            if by_flash:
+                query = q[start:stop].transpose(0, 1)
+                mixed, sums = _flash_forward(query[None], k[None], v[None])
+                out[start:stop] = mixed[0].transpose(0, 1)
+                saved += [sums, None]
+                continue
             weights = mixing = _probabilities(q[start:stop].transpose(0, 1), k, mask, scale)
             keep = keep_mask(tuple(weights.shape), rate, q.device) if rate else None
             if keep is not None:
                 mixing = _as_floats(keep, scratch).mul_(weights)
             saved += [weights, keep]
             out[start:stop] = torch.bmm(mixing, v).transpose(0, 1)
-        ctx.save_for_backward(qkv, asked, *saved)
-        ctx.made, ctx.rate, ctx.scale = made, rate, scale
+        ctx.save_for_backward(qkv, asked, out if any(flash) else None, *saved)
+        ctx.made, ctx.rate, ctx.scale, ctx.flash = made, rate, scale, flash
         return out.mul_(1 / (1 - rate)) if rate else out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, asked, *saved = ctx.saved_tensors
+        qkv, asked, out, *saved = ctx.saved_tensors
         # Blocks in which no row asks pass no gradient on, and rows that several blocks see add theirs up.
         shared = any((block.first, block.last) != (block.start, block.stop) for block, *_ in ctx.made)
         grad_qkv = torch.empty_like(qkv) if asked is None and not shared else torch.zeros_like(qkv)
@@ -85,10 +95,17 @@ class _Attention(torch.autograd.Function):
         q, kv = (qkv[:, 0], qkv[:, 1:]) if asked is None else (asked, qkv)
         grad_q, grad_kv = (grad_qkv[:, 0], grad_qkv[:, 1:]) if grad_asked is None else (grad_asked, grad_qkv)
         grad, scratch = grads[0] / (1 - ctx.rate), _scratch(q, ctx.made, ctx.rate)  # (R, N, H)
-        for (block, start, stop, _), (weights, keep) in zip(ctx.made, zip(saved[::2], saved[1::2])):
+        for (block, start, stop, _), by_flash, weights, keep in zip(ctx.made, ctx.flash, saved[::2], saved[1::2]):
             inside = slice(block.first, block.last)
             k, v = kv[inside].transpose(0, 2).unbind(1)  # each (N, n, H)
             query, above = q[start:stop].transpose(0, 1), grad[start:stop].transpose(0, 1)  # each (N, r, H)
+            if by_flash:
+                mixed = out[start:stop].transpose(0, 1)
+                found = _flash_backward(above[None], query[None], k[None], v[None], mixed[None], weights)
+                grad_q[start:stop] = found[0][0].transpose(0, 1)
+                for number in (0, 1):
+                    _put(grad_kv[inside, number], found[1 + number][0].transpose(0, 1), shared)
+                continue
             dropped = weights if keep is None else _as_floats(keep, scratch).mul_(weights)
             _put(grad_kv[inside, 1], torch.bmm(dropped.transpose(1, 2), above).transpose(0, 1), shared)
             inner = torch.bmm(above, v.transpose(1, 2))  # (N, r, n)
@@ -98,6 +115,26 @@ class _Attention(torch.autograd.Function):
             grad_q[start:stop] = torch.bmm(inner, k).transpose(0, 1)
             _put(grad_kv[inside, 0], torch.bmm(inner.transpose(1, 2), query).transpose(0, 1), shared)
         return grad_qkv, grad_asked, None, None
+
+
+def _flash(qkv: Tensor, made: list[Part], rate: float) -> list[bool]:
+    """Of each call whether flash attention takes it."""
+    if rate or qkv.is_cuda:
+        return [False] * len(made)
+    return [mask is None and block.last - block.first > FLASH for block, _, _, mask in made]
+
+
+def _flash_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixed values (1, N, r, H), and the logarithms of what each query's weights were divided by."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)  # type: ignore[no-any-return]
+
+
+def _flash_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values."""
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return backward(grad, q, k, v, out, sums, 0.0, False)  # type: ignore[no-any-return]
 
 
 def _put(where: Tensor, values: Tensor, adds: bool) -> None:
