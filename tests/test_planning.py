@@ -4,15 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from bertloom.config import preset
+from bertloom.config import in_family, preset
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
+from bertloom.example import Example
+from bertloom.families import FAMILIES
 from bertloom.model.encoder import Encoder
+from bertloom.model.packed import pack
 from bertloom.objectives import Combined
 from bertloom.planning import available_memory, flops_per_token, measured_rate, parse_bytes, plan
 from bertloom.train.optimizer import adamw
@@ -38,6 +44,54 @@ def test_attention_alone_grows_with_the_length() -> None:
     assert long["attention"] == 4 * short["attention"]
     # Six FLOPs a parameter and token, embeddings apart: the field's rule of thumb.
     assert short["linear"] == pytest.approx(6 * 85_054_464, rel=0.01)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("length", [128, 300])
+def test_flops_are_those_that_are_computed(family: str, length: int) -> None:
+    """Forward, of every family, counted by PyTorch as it computes."""
+    base = FAMILIES[family].base
+    config = replace(
+        base, vocab_size=200, num_hidden_layers=4, hidden_size=64, num_attention_heads=4, intermediate_size=96,
+        pad_token_id=0, max_position_embeddings=400, local_attention=min(base.local_attention, 64),
+        embedding_size=base.embedding_size and 32,
+    )  # fmt: skip
+    batch = pack([Example(np.ones(length, np.int64), np.zeros(length, np.int64))] * 2)
+    encoder = Encoder(config).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(batch)
+    said = flops_per_token(config, length)
+    told = (said["linear"] + said["attention"]) / 3 * 2 * length
+    # What stands at an end of a long sequence sees less, the last piece is short.
+    assert counter.get_total_flops() == pytest.approx(told, rel=1e-6 if length == 128 else 0.08)
+
+
+def test_the_cost_of_a_token_is_flat_in_local_layers() -> None:
+    config = preset("ModernBERT-base")
+    lengths = (512, 2048, 8192)
+    local = replace(config, num_hidden_layers=1 + 21)
+    one = [flops_per_token(replace(local, global_attn_every_n_layers=99), n)["attention"] for n in lengths]
+    assert one[2] - one[1] == pytest.approx(3 * 4 * (8192 - 2048) * config.hidden_size), "the one layer that is global"
+    whole = [flops_per_token(config, n)["attention"] for n in lengths]
+    assert whole[2] - whole[1] == pytest.approx(3 * 4 * (8192 - 2048) * config.hidden_size * 8), "of eight"
+
+
+def test_what_learns_beside_or_is_learned_from_is_counted() -> None:
+    mini = preset("mini", vocab_size=1000)
+    alone, pairs, wide = (plan(mini, 128, 32, 10**12, 1.0, objective=one) for one in ("mlm", "mlm+nsp", "span+sbo"))
+    assert pairs.bytes["weights"] > alone.bytes["weights"], "a pooler and a head"
+    assert wide.flops(128)["head"] > 2 * alone.flops(128)["head"]
+    every = plan(mini, 128, 32, 10**12, 1.0, objective="causal")
+    assert every.flops(128)["head"] == pytest.approx(alone.flops(128)["head"] / 0.15)
+    rtd, student = (plan(mini, 128, 32, 10**12, 1.0, objective=one) for one in ("rtd", "distill"))
+    assert rtd.config.model_type == "electra"
+    assert "beside" in rtd.flops(128)
+    encoder, objective = Encoder(rtd.config), Combined(rtd.config, "rtd")
+    encoder.give_pooler(False)
+    assert rtd.bytes["weights"] == 4 * sum(one.numel() for part in (encoder, objective) for one in part.parameters())
+    assert student.bytes["optimizer"] < rtd.bytes["optimizer"], "a teacher does not learn"
+    with pytest.raises(InputError, match="objective: unknown 'mml', did you mean 'mlm'"):
+        plan(mini, 128, 32, 10**12, 1.0, objective="mml")
 
 
 def test_the_micro_batch_is_the_largest_that_fits() -> None:
@@ -88,17 +142,36 @@ import resource, sys
 from bertloom.pretraining import pretrain
 from bertloom.train.recipe import Recipe
 pretrain(Recipe(corpus=sys.argv[1], output=sys.argv[2], model=sys.argv[3], steps=3, batch_size=int(sys.argv[4]),
-                length=48, micro_tokens=1 << 20, save_every=1))
+                length=48, micro_tokens=1 << 20, save_every=1, family=sys.argv[5], objective=sys.argv[6]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "batch"), [("mini", 256), ("small", 128)])
-def test_memory_is_what_a_run_then_uses(model: str, batch: int, corpus: Corpus, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PEAK, str(corpus.path), str(tmp_path / "run"), model, str(batch)]
+@pytest.mark.parametrize(
+    ("model", "batch", "family", "objective"),
+    [("mini", 256, "", "mlm+nsp"), ("small", 128, "", "mlm+nsp"), ("mini", 256, "modernbert", "mlm")],
+)
+def test_memory_is_what_a_run_then_uses(
+    model: str, batch: int, family: str, objective: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        PEAK,
+        str(corpus.path),
+        str(tmp_path / "run"),
+        model,
+        str(batch),
+        family,
+        objective,
+    ]
     used = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    said = plan(preset(model, vocab_size=corpus.vocab_size), 48, batch, 10**12, rate=1.0).bytes["total"]
+    config = in_family(preset(model), family) if family else preset(model)
+    config = replace(
+        config, vocab_size=corpus.vocab_size, pad_token_id=0, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
+    )
+    said = plan(config, 48, batch, 10**12, rate=1.0, objective=objective).bytes["total"]
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     tokens = max(json.loads(row).get("tokens", 0) for row in rows)
     assert tokens > 0.75 * batch * 48, "the toy corpus fills the sequences well enough to compare"

@@ -8,31 +8,44 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bertloom.config import EncoderConfig
 from bertloom.corpus.masks import SHARE
 from bertloom.errors import InputError
+from bertloom.model.attention import FLASH
 from bertloom.model.kernels import LOGITS_AT_ONCE
+from bertloom.model.packed import BLOCK, EVERYWHERE
+from bertloom.objectives import heads_of, parts_of
+from bertloom.objectives.part import Choices
+from bertloom.objectives.replaced import generator_config
 
 # What Python, torch, matplotlib and others hold beside tensors, and what the allocator keeps around them (measured).
 RUNTIME_BYTES = 450_000_000
 
 
-def parameters(config: EncoderConfig) -> dict[str, int]:
+def published_objective(config: EncoderConfig) -> str:
+    """What a family was pretrained on, by the heads of its folders."""
+    from bertloom.families import FAMILIES
+
+    found = next(iter(FAMILIES[config.model_type].pretrained.values()), ("mlm",))
+    return {"left-to-right": "causal", "two-way": "bilm"}.get(config.direction, "+".join(found))
+
+
+def parameters(config: EncoderConfig, objective: str = "") -> dict[str, int]:
     """Parameters by part; `backbone` is the count that is published for a size, `total` has its pretraining heads."""
     import torch
 
-    from bertloom.families import FAMILIES
     from bertloom.model.encoder import Encoder
     from bertloom.model.heads import HEADS
 
-    parts = next(iter(FAMILIES[config.model_type].pretrained.values()), ("mlm",))
+    parts = heads_of(objective or published_objective(config))
     with torch.device("meta"):
-        encoder, heads = Encoder(config), {f"{name}_head": HEADS[name](config) for name in parts}
+        encoder, heads = Encoder(config), {f"{name}_head": HEADS[name](config) for name in HEADS if name in parts}
 
     def count(module: object) -> int:
         return sum(one.numel() for one in module.parameters()) if isinstance(module, torch.nn.Module) else 0
@@ -46,30 +59,106 @@ def parameters(config: EncoderConfig) -> dict[str, int]:
     return {**own, "backbone": backbone, **of_heads, "total": learned + sum(of_heads.values())}
 
 
-def flops_per_token(config: EncoderConfig, length: int, mask_share: float = SHARE) -> dict[str, float]:
-    """Training FLOPs of one token (forward and twice that backward) by part; attention alone grows with the length."""
-    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    return {
-        "linear": 3.0 * layers * (8 * width * width + 4 * width * inner),
-        "attention": 3.0 * layers * 4 * length * width,
-        "head": 3.0 * mask_share * (2 * width * width + 2 * width * config.vocab_size),
+def beside(config: EncoderConfig, objective: str) -> tuple[EncoderConfig, int, bool] | None:
+    """A generator, which learns beside an encoder and shares its embeddings, or a teacher, which has twice its layers.
+
+    Its config, the parameters it has for itself, and whether it learns.
+    """
+    parts = parts_of(objective)
+    if "rtd" in parts:
+        made = generator_config(config, Choices.generator)
+        counts = parameters(made, "mlm")
+        return made, counts["total"] - counts["embeddings"], True
+    if "distill" in parts:
+        teacher = replace(config, num_hidden_layers=2 * config.num_hidden_layers)
+        return teacher, parameters(teacher, "mlm")["total"], False
+    return None
+
+
+def flops_per_token(
+    config: EncoderConfig, length: int, mask_share: float = SHARE, objective: str = "mlm"
+) -> dict[str, float]:
+    """Training FLOPs of one token by part, forward and twice that backward; attention alone grows with the length.
+
+    `beside` is what else learns or is learned from: a generator, or a teacher, which only goes forward.
+    """
+    asked = {
+        "mlm": 1.0 if {"causal", "bilm"} & parts_of(objective).keys() else mask_share,
+        "sbo": mask_share,
+        "rtd": 1.0,
     }
+    shares = {name: asked[name] for name in heads_of(objective) & asked.keys()}
+    flops = {name: 3 * value for name, value in _forward(config, length, shares).items()}
+    if other := beside(config, objective):
+        its = _forward(other[0], length, {"mlm": mask_share})
+        # What a generator writes is drawn from logits that are made once more.
+        flops["beside"] = 3 * sum(its.values()) + its["head"] if other[2] else sum(its.values())
+    return flops
+
+
+def _forward(config: EncoderConfig, length: int, shares: Mapping[str, float]) -> dict[str, float]:
+    """FLOPs of one token going forward, given what share of the tokens goes through each head."""
+    import torch
+
+    from bertloom.model.encoder import Encoder
+    from bertloom.model.heads import HEADS
+
+    with torch.device("meta"):
+        encoder, heads = Encoder(config), {name: HEADS[name](config) for name in shares}
+
+    def product(module: torch.nn.Module) -> float:
+        return 2.0 * sum(one.weight.numel() for one in module.modules() if isinstance(one, torch.nn.Linear))
+
+    layers = range(config.num_hidden_layers)
+    # Two halves share a language head; what names words compares with each of them.
+    sides = 2 if config.direction == "two-way" else 1
+    words = 2.0 * config.word_size * config.vocab_size
+    return {
+        "linear": sum(product(encoder.layers[encoder.order[one]]) for one in layers)
+        + (product(encoder.projection) if hasattr(encoder, "projection") else 0.0),
+        "attention": sum(4.0 * _seen(config, one, length) * config.hidden_size for one in layers),
+        "head": sides * sum(shares[name] * (product(head) + words * (name != "rtd")) for name, head in heads.items()),
+    }
+
+
+def _seen(config: EncoderConfig, layer: int, length: int) -> float:
+    """How many tokens each is compared with: attention is cut into blocks, and what a block masks is computed too."""
+    most = max(length, BLOCK)
+    if length <= BLOCK:
+        return most
+    # Of what lies to either side at most the window's part, and as much as there is on the mean.
+    before, after = ((length - BLOCK) / 2 if reach is None else reach for reach in config.window(layer))
+    return min(most, before + BLOCK + after)
 
 
 def activation_bytes(config: EncoderConfig, tokens: int, length: int, mask_share: float = SHARE) -> int:
     """Bytes held between forward and backward of a micro-batch in fp32, and the logits at work in the head."""
-    width, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    # Projections, mixed values, the two sums and norms, the inner layer before and after its activation, byte masks.
-    layer = 4 * (8 * width + 2 * inner) + 2 * width + 5 * heads * max(length, 128)
+    width, inner = config.hidden_size, config.intermediate_size
+    drops = config.hidden_dropout_prob > 0
+    # Projections, mixed values, the two sums and norms, the inner layer before and after its activation, byte masks;
+    # of a gated one both halves, the activated one and their product.
+    layer = 4 * (8 * width + (4 if config.gated else 2) * inner) + 2 * width * drops
     # The last layer's queries and feed-forward are there for the rows that are read alone.
     last = 4 * 2 * width + mask_share * (layer - 4 * 2 * width)
-    embeddings = 4 * 2 * width + 5 * width
+    numbers = range(config.num_hidden_layers)
+    weights = [
+        _weights_bytes(config, number, length) * (1 if number < numbers[-1] else mask_share) for number in numbers
+    ]
+    embeddings = 4 * 2 * config.word_size + 5 * width
     masked = int(mask_share * tokens)
-    head = masked * 4 * 6 * width + 4 * min(LOGITS_AT_ONCE + config.vocab_size, masked * config.vocab_size)
+    head = masked * 4 * 6 * config.word_size + 4 * min(LOGITS_AT_ONCE + config.vocab_size, masked * config.vocab_size)
     # Gradients of one layer's widest tensors on the way back.
     passing = 4 * tokens * (2 * inner + 4 * width)
     layers = max(0, config.num_hidden_layers - 1) * layer + last * (config.num_hidden_layers > 0)
-    return int(tokens * (layers + embeddings)) + head + passing
+    return int(tokens * (layers + sum(weights) + embeddings)) + head + passing
+
+
+def _weights_bytes(config: EncoderConfig, layer: int, length: int) -> float:
+    """Bytes of a token's attention weights that are kept, with the masks of what is dropped."""
+    drops = config.attention_probs_dropout_prob > 0
+    if not drops and length > FLASH and config.window(layer) == EVERYWHERE:
+        return 0.0
+    return (5.0 if drops else 4.0) * config.num_attention_heads * _seen(config, layer, length)
 
 
 @dataclass(frozen=True)
@@ -83,18 +172,26 @@ class Plan:
     memory: int
     flops_per_second: float
     mask_share: float = SHARE
+    objective: str = ""
 
     @property
     def bytes(self) -> dict[str, int]:
         """Memory of a run by what holds it, for a micro-batch of `micro_batch` sequences."""
-        weights = 4 * parameters(self.config)["total"]
+        learned, other = 4 * parameters(self.config, self.objective)["total"], beside(self.config, self.objective)
+        tokens = self.micro_batch * self.length
+        activations = activation_bytes(self.config, tokens, self.length, self.mask_share)
+        fixed = 0
+        if other:
+            config, count, learns = other
+            learned, fixed = (learned + 4 * count, 0) if learns else (learned, 4 * count)
+            activations += learns * activation_bytes(config, tokens, self.length, self.mask_share)
         # The head makes the gradient of the tied embeddings beside the lookup's own.
-        spare = 4 * self.config.vocab_size * self.config.hidden_size
+        spare = 4 * self.config.vocab_size * self.config.word_size
         parts = {
-            "weights": weights,
-            "gradients": weights + spare,
-            "optimizer": 2 * weights,
-            "activations": activation_bytes(self.config, self.micro_batch * self.length, self.length, self.mask_share),
+            "weights": learned + fixed,
+            "gradients": learned + spare,
+            "optimizer": 2 * learned,
+            "activations": activations,
             "runtime": RUNTIME_BYTES,
         }
         return {**parts, "total": sum(parts.values())}
@@ -102,19 +199,22 @@ class Plan:
     @property
     def tokens_per_second(self) -> float:
         """Training speed at the measured rate."""
-        return self.flops_per_second / sum(flops_per_token(self.config, self.length, self.mask_share).values())
+        return self.flops_per_second / sum(self.flops(self.length).values())
+
+    def flops(self, length: int) -> dict[str, float]:
+        """Training FLOPs of a token of a sequence of a length, by part."""
+        return flops_per_token(self.config, length, self.mask_share, self.objective)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as one JSON object."""
         step = self.batch * self.length
-        lengths = sorted({128, 512, self.length} & set(range(1, self.config.max_position_embeddings + 1)))
+        lengths = sorted({n for n in (128, 512, 2048, 8192, self.length) if n <= self.config.longest})
         return {
-            "parameters": parameters(self.config),
+            "objective": self.objective,
+            "parameters": parameters(self.config, self.objective),
             "bytes": self.bytes,
-            "flops_per_token": flops_per_token(self.config, self.length, self.mask_share),
-            "flops_per_token_by_length": {
-                str(n): sum(flops_per_token(self.config, n, self.mask_share).values()) for n in lengths
-            },
+            "flops_per_token": self.flops(self.length),
+            "flops_per_token_by_length": {str(n): sum(self.flops(n).values()) for n in lengths},
             "micro_batch": self.micro_batch,
             "micro_tokens": self.micro_batch * self.length,
             "memory": self.memory,
@@ -131,10 +231,17 @@ def plan(
     memory: int | None = None,
     rate: float | None = None,
     mask_share: float = SHARE,
+    objective: str = "",
 ) -> Plan:
-    """The plan of a run with the largest micro-batch that fits in `memory` bytes (this machine's unless given)."""
-    if not 8 <= length <= config.max_position_embeddings:
-        raise InputError(f"length: {length} given, 8 to {config.max_position_embeddings} allowed")
+    """The plan of a run with the largest micro-batch that fits in `memory` bytes (this machine's unless given).
+
+    It learns `objective`, or what the family was published with.
+    """
+    objective = objective or published_objective(config)
+    for kind in parts_of(objective).values():
+        config = kind.config(config)
+    if not 8 <= length <= config.longest:
+        raise InputError(f"length: {length} given, 8 to {config.longest} allowed")
     if batch < 1:
         raise InputError(f"batch: {batch} given, at least 1 allowed")
     if not 0 < mask_share < 1:
@@ -142,7 +249,7 @@ def plan(
     memory = memory or available_memory()
 
     def of(micro: int) -> Plan:
-        return Plan(config, length, batch, micro, memory, rate or 1.0, mask_share)
+        return Plan(config, length, batch, micro, memory, rate or 1.0, mask_share, objective)
 
     if of(1).bytes["total"] > memory:
         raise InputError(
@@ -152,7 +259,7 @@ def plan(
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if of(middle).bytes["total"] <= memory else (low, middle - 1)
-    return Plan(config, length, batch, low, memory, rate or measured_rate(config, length), mask_share)
+    return replace(of(low), flops_per_second=rate or measured_rate(config, length))
 
 
 def measured_rate(config: EncoderConfig, length: int) -> float:
@@ -161,19 +268,20 @@ def measured_rate(config: EncoderConfig, length: int) -> float:
     import torch
 
     from bertloom.example import Example
-    from bertloom.model.encoder import Layer
+    from bertloom.model.encoder import Layer, Look, TwoSides
     from bertloom.model.packed import pack
 
     sequences = max(1, 2048 // length)
     batch = pack([Example(np.zeros(length, np.int64), np.zeros(length, np.int64))] * sequences)
-    layer = Layer(config)
+    layer = TwoSides(config) if config.direction == "two-way" else Layer(config)
+    look = Look(config.window(0), config.rope_theta(0))
     x = torch.randn(sequences * length, config.hidden_size, requires_grad=True)
-    flops = flops_per_token(config, length)
-    work = sequences * length * (flops["linear"] + flops["attention"]) / max(1, config.num_hidden_layers)
+    flops = flops_per_token(replace(config, num_hidden_layers=1, num_hidden_groups=None, embedding_size=None), length)
+    work = sequences * length * (flops["linear"] + flops["attention"])
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        layer(x, batch).sum().backward()
+        layer(x, batch, look).sum().backward()
         times.append(time.perf_counter() - began)
     return float(work / sorted(times)[1])
 

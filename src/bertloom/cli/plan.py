@@ -15,6 +15,8 @@ def plan(
     length: Annotated[Whole, Parameter(help="Tokens of a sequence.")] = 128,
     batch: Annotated[Whole, Parameter(help="Sequences of a step.")] = 32,
     memory: Annotated[str | None, Parameter(help="Memory, as 16GB; what is free here unless given.")] = None,
+    family: Annotated[str, Parameter(help="Make of that size one of another family, as pretrain does.")] = "",
+    objective: Annotated[str, Parameter(help="What is learned; what the family was published with unless given.")] = "",
     vocab_size: Annotated[Whole | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
     mask_share: Annotated[float, Parameter(help="Share of the tokens that is hidden.")] = 0.15,
     steps: Annotated[Whole, Parameter(help="Steps the time is said for.")] = 1000,
@@ -29,23 +31,31 @@ def plan(
     json
         Print one JSON object.
     """
+    from dataclasses import replace
+
     from bertloom import planning
     from bertloom.cli.show import percent, print_json, print_table, say
-    from bertloom.config import preset
+    from bertloom.config import in_family, preset
     from bertloom.errors import InputError
 
     if steps < 1:
         raise InputError(f"steps: {steps} given, at least 1 allowed")
-    config = preset(model, **({} if vocab_size is None else {"vocab_size": vocab_size}))
+    config = in_family(preset(model), family) if family else preset(model)
+    config = config if vocab_size is None else replace(config, vocab_size=vocab_size)
     made = planning.plan(
-        config, length, batch, None if memory is None else planning.parse_bytes(memory), mask_share=mask_share
-    )
+        config, length, batch, None if memory is None else planning.parse_bytes(memory), mask_share=mask_share,
+        objective=objective,
+    )  # fmt: skip
     said = made.to_dict()
     if json:
         print_json({"model": model, "length": length, "batch": batch, **said})
         return
     counts = said["parameters"]
-    print_table(f"{model}: parameters", ("part", "parameters"), [(name, f"{n:,}") for name, n in counts.items()])
+    print_table(
+        f"{model}, {made.objective}: parameters",
+        ("part", "parameters"),
+        [(name, f"{n:,}") for name, n in counts.items()],
+    )
     print_table(
         f"Memory for micro-batches of {made.micro_batch} × {length} tokens, of {made.memory / 1e9:.1f} GB",
         ("held by", "GB"),
