@@ -24,7 +24,9 @@ from bertloom.text.vocabulary import train_vocabulary
 
 # One process for each core (`make test`), each with one thread: more would wait for each other.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes that tests start
 
 ANIMALS = {"cat": "meows", "dog": "barks", "cow": "moos", "duck": "quacks", "sheep": "bleats", "horse": "neighs"}
 PLACES = ["garden", "house", "field", "river", "village", "mountain"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -151,3 +152,15 @@ def test_numpy_stream_is_not_global() -> None:
     with dropout_stream(1):
         keep_mask((10,), 0.5, torch.device("cpu"))
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
+
+
+def test_between_the_rows_of_the_workspace_stand_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of bf16 read them: on CPUs with AMX one thread's gradient was NaN where they were not."""
+    monkeypatch.setattr(kernels, "_kept", threading.local())
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda one, *size: torch.full(size, torch.nan, dtype=one.dtype))
+    kernels._workspace(20, 97, torch.zeros(1, dtype=torch.bfloat16))
+    assert not kernels._kept.logits.isnan().any()
+    x, weight = torch.randn(40, 24).bfloat16().requires_grad_(), torch.randn(97, 24).bfloat16().requires_grad_()
+    kernels.linear_cross_entropy(x, weight, torch.zeros(97).bfloat16(), torch.randint(97, (40,))).backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()

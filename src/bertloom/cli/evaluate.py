@@ -105,11 +105,12 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
 
     if length > model.config.longest:
         raise InputError(f"length: {length} given, at most {model.config.longest} positions allowed")
-    objective, found = trained_objective(model), []
-    for whole in opened(folder).parts:
-        corpus, unseen = whole.held_out or whole, whole.held_out is not None or whole.path.name == HELD_OUT
+    whole, found = opened(folder), []
+    whole.require(model.tokenizer.fingerprint, model.path)
+    objective = trained_objective(model)
+    for part in whole.parts:
+        corpus, unseen = part.held_out or part, part.held_out is not None or part.path.name == HELD_OUT
         corpus.verify()
-        corpus.require(model.tokenizer.fingerprint, model.path)
         remark = "" if unseen else ", which has no held-out part: texts the model may have seen"
         say(f"Measuring on {corpus.path}{remark}")
         measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)

@@ -24,11 +24,12 @@ def _workspace(rows: int, columns: int, like: Tensor) -> Tensor:
     """(rows, columns) of scratch memory that is kept from step to step, since fresh pages cost as much as a product.
 
     Rows begin an odd multiple of 64 values apart: products into memory that is not aligned take half as long again.
+    Between them stand numbers: oneDNN's products of bf16 read on beyond a row, and 0 times NaN is none.
     """
     stride = 64 * (-(-columns // 64) | 1)
     held: Tensor | None = getattr(_kept, "logits", None)
     if held is None or held.numel() < rows * stride or held.dtype != like.dtype or held.device != like.device:
-        held = _kept.logits = like.new_empty(rows * stride)
+        held = _kept.logits = like.new_zeros(rows * stride)
     return held[: rows * stride].view(rows, stride)[:, :columns]
 
 
