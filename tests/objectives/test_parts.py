@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,28 @@ def counting(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def theme(rng: random.Random) -> str:
+    """A document of one of four themes of three words: the first in its first half alone, the last in its second."""
+    first, number = 3 * rng.randrange(4), rng.randint(4, 9)
+    halves = NUMBERS[first : first + 2], NUMBERS[first + 1 : first + 3]
+    lines = ([rng.choice(halves[2 * at >= number]) for _ in range(rng.randint(3, 6))] for at in range(number))
+    return "\n".join(map(" ".join, lines))
+
+
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Two thousand documents of the language that counts."""
-    folder, rng = tmp_path_factory.mktemp("numbers"), random.Random(3)
-    (folder / "text.txt").write_text("\n\n".join(counting(rng) for _ in range(2000)), encoding="utf-8")
+    return of_numbers(tmp_path_factory.mktemp("numbers"), counting)
+
+
+@pytest.fixture(scope="module")
+def themes(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return of_numbers(tmp_path_factory.mktemp("themes"), theme)
+
+
+def of_numbers(folder: Path, document: Callable[[random.Random], str]) -> Corpus:
+    """Two thousand documents of a language of twelve words."""
+    rng = random.Random(3)
+    (folder / "text.txt").write_text("\n\n".join(document(rng) for _ in range(2000)), encoding="utf-8")
     words = [*SPECIAL.values(), *NUMBERS]
     Tokenizer(word_piece({word: number for number, word in enumerate(words)}, True, False)).save(folder / "vocabulary")
     return prepare([folder / "text.txt"], folder / "vocabulary", folder / "corpus", held_out=0.05)
@@ -612,9 +630,9 @@ def counted(numbers: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(("nsp", "sop"))])
 def test_it_learns_to_count(name: str, numbers: Corpus, counted: Path, tmp_path: Path) -> None:
-    """Every floor is nearly 0: neighbours tell a number, a step back tells the order, a jump what is from elsewhere.
+    """Every floor is nearly 0: neighbours tell a number.
 
     Left to right the first number of a text is any of twelve, and so is where it ends, at any word.
     """
@@ -622,19 +640,36 @@ def test_it_learns_to_count(name: str, numbers: Corpus, counted: Path, tmp_path:
     if name == "rtd":
         # A generator that is soon right leaves nothing to find: half hidden, it errs.
         changes = {"mask_share": 0.5}
-    steps = 700 if name.endswith(("nsp", "sop")) else 400 if name == "rtd" else 250
+    steps = 400 if name == "rtd" else 250
     assert pretrain(recipe(numbers, tmp_path / "run", name, **{**LEARNING, "steps": steps, **changes}))
     model = bertloom.load(tmp_path / "run")
     aside = Corpus(numbers.path / "held-out")
     measures = held_out(model.encoder, trained_objective(model), aside, examples=400, length=32)
-    # Beside guessing at 2.5, 2.5, 2.5, 2.5, 0.4, 0.69 and 0.69.
-    floors = {"causal": 0.25, "bilm": 0.25, "mlm": 0.25, "sbo": 0.25, "rtd": 0.1, "nsp": 0.5, "sop": 0.6}
+    # Beside guessing at 2.5, 2.5, 2.5, 2.5 and 0.4.
+    floors = {"causal": 0.25, "bilm": 0.25, "mlm": 0.25, "sbo": 0.25, "rtd": 0.1}
     for part, one in measures.items():
         if (name, part) != ("rtd", "mlm"):  # a generator of half a head may stay behind
             assert one.loss < floors[part], f"{part}: {one.loss:.3f}"
     if name in ("mlm", "causal", "bilm", "rtd"):
         good, bad = log_likelihoods(model, ["three four five six seven", "three four nine six seven"])
         assert good > bad + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm+sop"])
+def test_it_learns_what_is_said_of_two_segments(name: str, themes: Corpus, tmp_path: Path) -> None:
+    """A second segment from elsewhere has the same theme once in four: 0.31 nats are left to who tells themes apart.
+
+    Of order nothing is left where one half is in the first part and the other in the last.
+    """
+    steps = {"steps": 500, "learning_rate": 1e-3}
+    assert pretrain(recipe(themes, tmp_path / "run", name, **{**LEARNING, **steps}))
+    model = bertloom.load(tmp_path / "run")
+    aside = Corpus(themes.path / "held-out")
+    measures = held_out(model.encoder, trained_objective(model), aside, examples=400, length=32)
+    one = measures[name.removeprefix("mlm+")]
+    assert one.loss < 0.45, "beside 0.69 of a coin"
+    assert one.accuracy > 0.75
 
 
 @pytest.fixture(scope="module")
