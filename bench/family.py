@@ -72,10 +72,7 @@ TASKS: dict[str, tuple[str, str, str, float, str]] = {
 
 def made(output: Path) -> None:
     """The corpus and the files that are made of the given ones."""
-    output.mkdir(parents=True, exist_ok=True)
-    if not (output / "sst2-sentences.tsv").is_file():
-        lines = sentences(data("classify", "sst2", "train.tsv"))
-        (output / "sst2-sentences.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    made_sentences(output)
     if not (output / "corpus").is_dir():
         texts, options = [data("pretrain", "books"), data("pretrain", "wiki_en.txt")], ReadOptions(fallback="latin-1")
         if not (output / "vocabulary").is_dir():
@@ -84,6 +81,14 @@ def made(output: Path) -> None:
         prepare(
             texts, output / "vocabulary", output / "corpus", options=options, held_out=0.05, workers=default_workers()
         )
+
+
+def made_sentences(output: Path) -> None:
+    """SST-2's whole sentences, of its phrases."""
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "sst2-sentences.tsv").is_file():
+        lines = sentences(data("classify", "sst2", "train.tsv"))
+        (output / "sst2-sentences.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def recipe(case: str, where: Path, **more: Any) -> Recipe:
@@ -173,11 +178,16 @@ def grammar(case: str, output: Path) -> dict[str, Any]:
 
 def tuned(case: str, task: str, output: Path) -> dict[str, Any] | None:
     """The task's metric on dev over seeds; None where a signal stopped it."""
+    return tuned_model(str(output / "runs" / case), task, output, output / "tuned" / f"{case}-{task}")
+
+
+def tuned_model(model: str, task: str, output: Path, folder: Path) -> dict[str, Any] | None:
+    """The same of any model; `output` holds what is made of the given files."""
     kind, train, dev, epochs, metric = TASKS[task]
     first = output / train
     keys = {
-        "model": str(output / "runs" / case), "train": str(first if first.is_file() else data(train)),
-        "dev": str(data(dev)), "output": str(output / "tuned" / f"{case}-{task}"), "epochs": epochs, "metric": metric,
+        "model": model, "train": str(first if first.is_file() else data(train)),
+        "dev": str(data(dev)), "output": str(folder), "epochs": epochs, "metric": metric,
         "seeds": SEEDS,
     }  # fmt: skip
     report = finetune(tuning(kind, keys), say=lambda text: None)
@@ -256,7 +266,7 @@ def main() -> None:
             make("blimp", case, output, lambda case=case: grammar(case, output))
             for task in TASKS:
                 make(task, case, output, lambda case=case, task=task: tuned(case, task, output))
-    finish("family", table(output, cases), "", minutes=given.minutes)
+    finish("family", table(output, cases), minutes=given.minutes)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Recipe(Keys):
     )
     start: str = key("", "Begin with the weights of this model instead of new ones.", name="from")
     objective: str = key(
-        "mlm+nsp", "What is learned: mlm, wwm, span, rtd, causal, bilm or distill; +nsp, +sop or +sbo joined to it."
+        "mlm+nsp", "What is learned, by parts joined with +: mlm, wwm, rtd, causal, mlm+nsp, mlm+sop, span+sbo, …"
     )
     mask: str = key("tokens", "What mlm hides: tokens, whole words, ngrams of them, or spans.")
     mask_share: float = key(0.15, "Share of the tokens that is hidden; measures always hide 0.15.")
