@@ -41,7 +41,7 @@ from bertloom.train.recipe import Recipe
 from tests.conftest import package, small
 
 # Every way to learn, at its least.
-NAMES = ["mlm", "wwm", "mlm+nsp", "mlm+sop", "span", "span+sbo", "rtd", "causal", "bilm", "distill"]
+NAMES = ["mlm", "wwm", "mlm+nsp", "mlm+sop", "span", "span+sbo", "rtd", "causal", "bilm", "distill", "wso"]
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 
 
@@ -164,6 +164,20 @@ def test_every_ordinary_token_is_asked_whether_it_was_replaced(corpus: Corpus) -
         ]
     )
     assert np.mean(hidden == corpus.special["mask"]) == pytest.approx(0.85, abs=0.03), "the rest stays as it is"
+
+
+@settings(max_examples=100, deadline=None)
+@given(index=st.integers(0, 10**6), length=st.integers(8, 100))
+def test_shuffled_tokens_are_neighbours_that_are_not_hidden(corpus: Corpus, index: int, length: int) -> None:
+    _, objective = combined("wso", fitting("wso"))
+    made = objective.example(corpus, Draw(0, index, length))
+    (hidden, _), (places, labels) = made.targets["mlm"], made.targets["wso"]
+    assert not set(hidden.tolist()) & set(places.tolist())
+    for group in places.reshape(-1, 3):
+        assert np.ptp(group) == 2
+    stood, stands = labels.reshape(-1, 3), made.input_ids[places].reshape(-1, 3)
+    assert np.array_equal(np.sort(stood), np.sort(stands)), "the same tokens in another order"
+    assert len(places) <= max(3, 0.05 * length + 3)
 
 
 def test_order_is_told_apart_from_succession(corpus: Corpus) -> None:
@@ -646,7 +660,7 @@ def test_it_learns_to_count(name: str, numbers: Corpus, counted: Path, tmp_path:
     aside = Corpus(numbers.path / "held-out")
     measures = held_out(model.encoder, trained_objective(model), aside, examples=400, length=32)
     # Beside guessing at 2.5, 2.5, 2.5, 2.5 and 0.4.
-    floors = {"causal": 0.25, "bilm": 0.25, "mlm": 0.25, "sbo": 0.25, "rtd": 0.1}
+    floors = {"causal": 0.25, "bilm": 0.25, "mlm": 0.25, "wso": 0.25, "sbo": 0.25, "rtd": 0.1}
     for part, one in measures.items():
         if (name, part) != ("rtd", "mlm"):  # a generator of half a head may stay behind
             assert one.loss < floors[part], f"{part}: {one.loss:.3f}"

@@ -23,11 +23,13 @@ from bertloom.objectives.masked import Masked, Spans, WholeWords
 from bertloom.objectives.pairs import NextSentence, SentenceOrder
 from bertloom.objectives.part import Choices, Measured, Part, Targets
 from bertloom.objectives.replaced import ReplacedToken
+from bertloom.objectives.structural import WordStructure
 
 PARTS: dict[str, type[Part]] = {
     "mlm": Masked,
     "wwm": WholeWords,
     "span": Spans,
+    "wso": WordStructure,
     "nsp": NextSentence,
     "sop": SentenceOrder,
     "sbo": SpanBoundary,
