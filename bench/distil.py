@@ -129,9 +129,8 @@ def main() -> None:
     }
     if kept and rates:
         said = ", ".join(f"{task} {100 * share:.1f} %" for task, share in kept.items())
-        print(
-            f"\nThe student keeps {said} of the original's score at {rates['student'] / rates['teacher']:.2f} times its speed."
-        )
+        faster = rates["student"] / rates["teacher"]
+        print(f"\nThe student keeps {said} of the original's score at {faster:.2f} times its speed.")
     finish("distil", rows, kept=kept)
 
 
