@@ -27,6 +27,8 @@ COUNTS = {
     "all-MiniLM-L6-v2": (22_713_216, None),
     "roberta-base": (124_645_632, 124_697_433),
     "roberta-large": (355_359_744, 355_412_057),
+    "xlm-roberta-base": (278_043_648, None),
+    "xlm-roberta-large": (559_890_432, None),
     "albert-base-v2": (11_683_584, None),
     "albert-large-v2": (17_683_968, None),
     "albert-xlarge-v2": (58_724_864, None),

@@ -188,6 +188,7 @@ BERT = EncoderConfig()
 ROBERTA = replace(
     BERT, model_type="roberta", vocab_size=50265, pad_token_id=1, positions_after_padding=True, head_act="gelu"
 )
+XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", vocab_size=30522)
 ALBERT = replace(
     _of(BERT, 12, 4096, 64),
     model_type="albert", vocab_size=30000, embedding_size=128, num_hidden_groups=1, hidden_act="gelu_new",
@@ -244,6 +245,8 @@ PRESETS: dict[str, EncoderConfig] = {
     "roberta-base": _of(ROBERTA, 12, 768, 12, **_ROBERTA),
     "roberta-large": _of(ROBERTA, 24, 1024, 16, **_ROBERTA),
     "distilroberta-base": _of(ROBERTA, 6, 768, 12, **_ROBERTA),
+    "xlm-roberta-base": _of(XLM_ROBERTA, 12, 768, 12, **_ROBERTA, vocab_size=250002),
+    "xlm-roberta-large": _of(XLM_ROBERTA, 24, 1024, 16, **_ROBERTA, vocab_size=250002),
     **{
         f"albert-{size}-{version}": _of(ALBERT, *sizes, **changes)
         for size, sizes in _ALBERTS.items()
@@ -264,7 +267,16 @@ PRESETS: dict[str, EncoderConfig] = {
 
 # By the name of the family, what models of it have in common.
 BASES: dict[str, EncoderConfig] = {
-    one.model_type: one for one in (BERT, replace(ROBERTA, **_ROBERTA), ALBERT, DISTILBERT, ELECTRA, MODERNBERT)
+    one.model_type: one
+    for one in (
+        BERT,
+        replace(ROBERTA, **_ROBERTA),
+        replace(XLM_ROBERTA, **_ROBERTA),
+        ALBERT,
+        DISTILBERT,
+        ELECTRA,
+        MODERNBERT,
+    )
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from bertloom.config import ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, EncoderConfig
+from bertloom.config import ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA, EncoderConfig
 from bertloom.errors import InputError
 
 # Ours: the names whose tensors, end to end along the first dimension, make it. `{}` is the number of a layer, or of a
@@ -188,6 +188,8 @@ _ROBERTA = Family(
     read=_read_direction,
     written=_written_direction,
 )
+
+_XLM_ROBERTA = replace(_ROBERTA, base=XLM_ROBERTA, title="XLM-RoBERTa", classes="XLMRoberta")
 
 _ALBERT_LAYER = "encoder.albert_layer_groups.{}.albert_layers.0."
 _ALBERT = Family(
@@ -390,5 +392,6 @@ _TWO_WAY = Family(
 )
 
 FAMILIES: dict[str, Family] = {
-    one.base.model_type: one for one in (_BERT, _ROBERTA, _ALBERT, _DISTILBERT, _ELECTRA, _MODERNBERT, _TWO_WAY)
+    one.base.model_type: one
+    for one in (_BERT, _ROBERTA, _XLM_ROBERTA, _ALBERT, _DISTILBERT, _ELECTRA, _MODERNBERT, _TWO_WAY)
 }

@@ -14,7 +14,7 @@ import transformers
 
 import bertloom
 from bertloom import hub
-from bertloom.config import ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, EncoderConfig
+from bertloom.config import ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA, EncoderConfig
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.families import FAMILIES
@@ -35,6 +35,7 @@ CONFIGS: dict[str, EncoderConfig] = {
     "bert left-to-right": replace(BERT, **SIZES, **MORE, **CAUSAL),
     "roberta": replace(ROBERTA, **SIZES, type_vocab_size=1, layer_norm_eps=1e-6),
     "roberta left-to-right": replace(ROBERTA, **SIZES, type_vocab_size=1, layer_norm_eps=1e-6, **CAUSAL),
+    "xlm-roberta": replace(XLM_ROBERTA, **SIZES, type_vocab_size=3, layer_norm_eps=1e-6),
     "albert": replace(
         ALBERT, **{**SIZES, "hidden_act": "relu"}, **MORE, embedding_size=10, num_hidden_groups=2,
     ),
@@ -57,8 +58,7 @@ def theirs_of(config: EncoderConfig, kind: str, **others: Any) -> Any:
     """A model of `transformers` with random weights; `kind` is what its class ends in."""
     family = FAMILIES[config.model_type]
     settings = {**family.settings(config), **others}
-    made_by = {"modernbert": "ModernBert", "distilbert": "DistilBert"}.get(config.model_type, config.model_type.title())
-    theirs_config = getattr(transformers, f"{made_by}Config")(**settings, attn_implementation="eager")
+    theirs_config = getattr(transformers, f"{family.classes}Config")(**settings, attn_implementation="eager")
     model = getattr(transformers, f"{family.classes}{kind}")(theirs_config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

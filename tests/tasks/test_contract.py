@@ -16,7 +16,7 @@ from torch import nn
 import bertloom
 from bertloom import hub
 from bertloom.api import Model
-from bertloom.config import ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, EncoderConfig
+from bertloom.config import ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA, EncoderConfig
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.families import FAMILIES
@@ -167,6 +167,7 @@ FAMILY = {
     for name, config, changes in (
         ("bert", BERT, {}),
         ("roberta", ROBERTA, {"type_vocab_size": 1}),
+        ("xlm-roberta", XLM_ROBERTA, {"type_vocab_size": 1}),
         ("albert", ALBERT, {"embedding_size": 10}),
         ("distilbert", DISTILBERT, {}),
         ("electra", ELECTRA, {"embedding_size": 10}),
