@@ -168,6 +168,13 @@ BAD = [
     ("vocab {t}/small.txt --size 5000 --output {t}/v", "none supported by this text"),
     ("vocab {t}/small.txt --size 99.5 --output {t}/v", "'99.5' given, a whole number allowed"),
     ("vocab {t}/small.txt --size 100 --output {c}", "not written over"),
+    ("vocab - --size 100 --output {t}/v --exponent 0.7", "exponent: 0.7 given beside -, which cannot be read twice"),
+    ("vocab {t}/small.txt --size 100 --output {t}/v --exponent -1", "exponent: -1.0 given, at least 0 allowed"),
+    ("pretrain --corpus {c} --output {t}/r --weights a=1", "weights: 'a=1' given, allowed with a folder of several"),
+    ("pretrain --corpus {c} --output {t}/r --exponent -1", "exponent: -1.0 given, at least 0 allowed"),
+    ("pretrain --corpus {c} --output {t}/r --length 9999", "at most 512 positions allowed; --positions gives more"),
+    ("pretrain --corpus {c} --output {t}/r --from {run} --positions 8", "positions: 8 given, at least"),
+    ("pretrain --corpus {c} --output {t}/r --from {run} --stretch tiles", "stretch: unknown 'tiles', did you mean"),
     ("fill {t}/none/of/this [MASK]", "no model there"),
     ("fill {run} nothing", "no [MASK] in the text"),
     ("evaluate {run}", "give either --corpus"),
@@ -177,6 +184,8 @@ BAD = [
     ("evaluate {minilm} --corpus {c}", "corpus was prepared with vocabulary"),
     ("plan enormous", "model: unknown 'enormous'"),
     ("plan base --memory much", "memory: 'much'"),
+    ("plan base --family robberta", "family: unknown 'robberta', did you mean 'roberta'"),
+    ("plan base --objective mlm+mlm", "objective: 'mlm+mlm' given, each part once allowed"),
     ("nonsense", "nonsense"),
     ("prepare {t}/cut.txt.gz --tokenizer {c}/tokenizer --output {t}/x", "cut.txt.gz: cannot be read: EOFError"),
     ("prepare {t}/cut.txt.zst --tokenizer {c}/tokenizer --output {t}/x", "cut.txt.zst: cannot be read: EOFError"),
@@ -323,3 +332,22 @@ def test_demo_learns_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "run" / "curves.png").is_file()
     again = subprocess.run(command, capture_output=True, text=True, check=True, env=wide)
     assert again.stdout.splitlines()[-12:] == done.stdout.splitlines()[-12:]
+
+
+def test_several_languages_of_one_vocabulary(typed: Typed, text_file: Path, tmp_path: Path) -> None:
+    """A small text's share is smoothed in the vocabulary and in what is drawn; each is measured by itself."""
+    (tmp_path / "small.txt").write_text("\n\n".join(["Eine Katze schläft im Garten.\nDie Katze schläft gern."] * 20))
+    texts, v = [text_file, tmp_path / "small.txt"], tmp_path / "v"
+    assert typed("vocab", *texts, "--size", 150, "--exponent", 0.5, "--output", v)[0] == 0
+    for name, text in zip(("ko", "de"), texts):
+        made = tmp_path / "corpora" / name
+        assert typed("prepare", text, "--tokenizer", v, "--output", made, "--held-out", 0.2, "--workers", 1)[0] == 0
+    flags = ("--model", "tiny", "--objective", "mlm", "--steps", 2, "--batch-size", 4, "--length", 16)
+    code, _, said = typed("pretrain", "--corpus", tmp_path / "corpora", *flags, "--output", tmp_path / "run")
+    assert code == 0
+    assert "Drawn from de " in said
+    code, out, _ = typed("evaluate", tmp_path / "run", "--corpus", tmp_path / "corpora", "--json")
+    assert code == 0
+    found = json.loads(out)["corpora"]
+    assert [Path(one["corpus"]).parent.name for one in found] == ["de", "ko"]
+    assert all(one["held_out"] and one["measures"]["mlm"]["count"] for one in found)
