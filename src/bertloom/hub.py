@@ -81,6 +81,7 @@ def find(model: str | Path) -> Path:
     patterns = [
         "config.json",
         "tokenizer_config.json",
+        "special_tokens_map.json",
         *FILES,
         "merges.txt",
         "special_tokens_map.json",

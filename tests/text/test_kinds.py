@@ -198,6 +198,10 @@ def test_special_tokens_are_told_by_the_settings_or_by_what_is_there(tmp_path: P
     assert (turned.special.cls, turned.special.sep) == (2, 0)
     file.write_text(json.dumps({**told, "cls_token": "[NOT THERE]"}))
     assert Tokenizer.load(tmp_path).special == tokenizer.special
+    older = {f"{role}_token": token for role, token in {**tokenizer.spelt, "cls": "</s>", "sep": "<s>"}.items()}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(older))
+    file.write_text("{}")
+    assert Tokenizer.load(tmp_path).special == turned.special
     file.write_text(json.dumps({"add_prefix_space": "yes"}))
     with pytest.raises(InputError, match="add_prefix_space: 'yes' given, true, false or null"):
         Tokenizer.load(tmp_path)

@@ -323,11 +323,13 @@ def _is_text(value: object) -> bool:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """What `tokenizer_config.json` beside a file says."""
-    beside = file.with_name("tokenizer_config.json")
-    settings = read_json(beside) if beside.is_file() else {}
-    if not isinstance(settings, dict):
-        raise InputError("is not a JSON object", beside)
+    """What `tokenizer_config.json` beside a file says, and of special tokens the older `special_tokens_map.json`."""
+    settings: dict[str, Any] = {}
+    for beside in (file.with_name("special_tokens_map.json"), file.with_name("tokenizer_config.json")):
+        told = read_json(beside) if beside.is_file() else {}
+        if not isinstance(told, dict):
+            raise InputError("is not a JSON object", beside)
+        settings |= told
     for name in ("do_lower_case", "strip_accents", "keep_accents", "add_prefix_space"):
         if not isinstance(settings.get(name), bool | None):
             raise InputError(f"{name}: {settings[name]!r} given, true, false or null allowed", beside)
