@@ -66,7 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
 TASKS: dict[str, tuple[str, str, str, float, str]] = {
     "sst2": ("classify", "sst2-sentences.tsv", "classify/sst2/dev.tsv", 2.0, "accuracy"),
     "mrpc": ("classify", "pairs/mrpc/train.tsv", "pairs/mrpc/dev.tsv", 3.0, "f1"),
-    "squad": ("answer", "answer/squad1/train.json", "answer/squad1/dev.json", 2.0, "f1"),
+    "squad": ("answer", "answer/squad1/train.json", "answer/squad1/dev.json", 1.0, "f1"),
 }
 
 

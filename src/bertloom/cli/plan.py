@@ -52,7 +52,7 @@ def plan(
         return
     counts = said["parameters"]
     print_table(
-        f"{model}, {made.objective}: parameters",
+        f"{model}{f' as {family}' if family else ''}, {made.objective}: parameters",
         ("part", "parameters"),
         [(name, f"{n:,}") for name, n in counts.items()],
     )
