@@ -193,7 +193,8 @@ def tuned_model(model: str, task: str, output: Path, folder: Path) -> dict[str, 
     report = finetune(tuning(kind, keys), say=lambda text: None)
     if report is None:
         return None
-    return {"values": [run["scores"][metric] for run in report["runs"]]}
+    scores = [run["scores"] for run in report["runs"]]
+    return {"values": [one[metric] for one in scores], "scores": scores}
 
 
 def cell(what: str, case: str, output: Path) -> dict[str, Any] | None:
@@ -216,12 +217,14 @@ def make(what: str, case: str, output: Path, how: Callable[[], dict[str, Any] | 
 
 def table(output: Path, cases: list[str]) -> list[dict[str, Any]]:
     """A row of each case as far as it is made, printed as Markdown."""
-    titles = ["objective", "parameters", "steps", "tokens", "CPU min", "held out", "BLiMP", *TASKS]
+    titles = ["objective", "parameters", "steps", "tokens", "CPU min", "held out", "BLiMP"]
+    titles += [f"{task}, {metric}" for task, (*_, metric) in TASKS.items()] + ["mrpc, accuracy"]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     rows = []
     for case in cases:
         run, pairs = cell("run", case, output) or {}, cell("blimp", case, output) or {}
         scores = {task: (cell(task, case, output) or {}).get("values", []) for task in TASKS}
+        scores["mrpc accuracy"] = [one["accuracy"] for one in (cell("mrpc", case, output) or {}).get("scores", [])]
         told = "; ".join(f"{name} {100 * one['accuracy']:.1f} %" for name, one in run.get("held_out", {}).items())
         parts = [
             case, f"{run.get('parameters', 0) / 1e6:.2f} M", f"{run.get('steps', 0):,}",
