@@ -184,6 +184,7 @@ BAD = [
     ("evaluate {minilm} --corpus {c}", "corpus was prepared with vocabulary"),
     ("plan enormous", "model: unknown 'enormous'"),
     ("plan base --memory much", "memory: 'much'"),
+    ("plan base --length 2048 --positions 1024", "length: 2048 given, 8 to 1024 allowed"),
     ("plan base --family robberta", "family: unknown 'robberta', did you mean 'roberta'"),
     ("plan base --objective mlm+mlm", "objective: 'mlm+mlm' given, each part once allowed"),
     ("nonsense", "nonsense"),

@@ -17,6 +17,7 @@ def plan(
     memory: Annotated[str | None, Parameter(help="Memory, as 16GB; what is free here unless given.")] = None,
     family: Annotated[str, Parameter(help="Make of that size one of another family, as pretrain does.")] = "",
     objective: Annotated[str, Parameter(help="What is learned; what the family was published with unless given.")] = "",
+    positions: Annotated[Whole, Parameter(help="Positions, where not as many as the preset's.")] = 0,
     vocab_size: Annotated[Whole | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
     mask_share: Annotated[float, Parameter(help="Share of the tokens that is hidden.")] = 0.15,
     steps: Annotated[Whole, Parameter(help="Steps the time is said for.")] = 1000,
@@ -42,6 +43,8 @@ def plan(
         raise InputError(f"steps: {steps} given, at least 1 allowed")
     config = in_family(preset(model), family) if family else preset(model)
     config = config if vocab_size is None else replace(config, vocab_size=vocab_size)
+    if positions:
+        config = replace(config, max_position_embeddings=positions + config.first_position)
     made = planning.plan(
         config, length, batch, None if memory is None else planning.parse_bytes(memory), mask_share=mask_share,
         objective=objective,
