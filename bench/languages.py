@@ -1,6 +1,6 @@
 """One model of English, German and Korean: what smoothed shares do to the vocabulary and to each language's loss.
 
-    BERTLOOM_DATA=../shared/data .venv/bin/python bench/languages.py [--output runs/languages] [--steps 1500] [--table]
+    BERTLOOM_DATA=../shared/data .venv/bin/python bench/languages.py [--output runs/languages] [--steps 600] [--table]
 
 wiki_en.txt, wiki_de.txt and the two Korean texts, every 20th document held out; vocabularies of 12,000 word pieces with
 the languages' own shares and with those to the power 0.7, and BERT-mini with MLM on the second, drawn by shares, by
@@ -75,7 +75,7 @@ def learned(exponent: float, steps: int, output: Path) -> dict[str, Any] | None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=Path("runs/languages"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--table", action="store_true", help="print what is there")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)

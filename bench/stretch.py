@@ -1,4 +1,4 @@
-"""Positions stretched from 512 to 2,048 and 8,192 tokens by continued training, tiled and interpolated.
+"""Positions stretched from 512 to 2,048 and 8,192 tokens by continued training, in each way.
 
     BERTLOOM_DATA=../shared/data .venv/bin/python bench/stretch.py --model RUN [--output runs/stretch] [--table]
 
@@ -62,7 +62,7 @@ def main() -> None:
     given = parser.parse_args()
     start = str(given.model or given.corpus / "runs" / "mlm")
     given.output.mkdir(parents=True, exist_ok=True)
-    cases = [("512", 512, "tile"), *((f"{n}-{how}", n, how) for n in (2048, 8192) for how in STRETCHES)]
+    cases = [("512", 512, "sinusoids"), *((f"{n}-{how}", n, how) for n in (2048, 8192) for how in STRETCHES)]
     rows = []
     print("| length | positions | steps | before | after |\n|---|---|---|---|---|")
     for name, length, how in cases:

@@ -11,6 +11,7 @@ import transformers
 import bertloom
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
+from bertloom.model.init import sinusoids
 from bertloom.model.stretch import STRETCHES, stretched
 from bertloom.pretraining import pretrain
 from bertloom.train.recipe import Recipe
@@ -26,6 +27,8 @@ def test_tiles_and_steps_by_hand() -> None:
     assert torch.allclose(even, torch.tensor([[9.0, 9.0], [0, 1], [1, 2], [2, 3], [3, 5], [4, 7]]))
     for how in STRETCHES:
         assert torch.equal(stretched(table, 0, 5, 5, how), table)
+    waves = sinusoids(40, 8) * 3
+    assert torch.allclose(stretched(waves[:10], 0, 10, 40, "sinusoids"), waves, atol=1e-5), "as they would have begun"
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bertloom.model.init import sinusoids
+
 
 def _tiled(learned: Tensor, size: int) -> Tensor:
     """The learned positions over and over, so that neighbours stay as they were (Beltagy et al. 2020, §5)."""
@@ -19,7 +21,22 @@ def _interpolated(learned: Tensor, size: int) -> Tensor:
     return F.interpolate(learned.T[None], size=size, mode="linear", align_corners=True)[0].T
 
 
-STRETCHES: dict[str, Callable[[Tensor, int], Tensor]] = {"tile": _tiled, "interpolate": _interpolated}
+def _continued(learned: Tensor, size: int) -> Tensor:
+    """The learned positions, and behind them the sinusoids that a new model's begin as, as long as they are.
+
+    Of a model that began with sinusoids these still are its neighbours' distances.
+    """
+    waves = sinusoids(size, learned.shape[1])
+    waves *= learned.norm(dim=1).mean() / waves.norm(dim=1).mean()
+    waves[: len(learned)] = learned
+    return waves
+
+
+STRETCHES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "tile": _tiled,
+    "interpolate": _interpolated,
+    "sinusoids": _continued,
+}
 
 
 @torch.no_grad()

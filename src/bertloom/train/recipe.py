@@ -52,7 +52,7 @@ class Recipe(Keys):
         0,
         "Positions of the model: a new one has so many, those of --from are stretched; 0 for as many as there are.",
     )
-    stretch: str = key("tile", "How the positions of --from are stretched: tile or interpolate.")
+    stretch: str = key("tile", "How the positions of --from are stretched: tile, interpolate, or sinusoids.")
     short_length: int = key(0, "Length of the first steps; 0 for none.")
     short_share: float = key(0.9, "Share of the steps at the short length.")
     learning_rate: float = key(0.0, "Peak rate; 0 takes one that suits the model's width.")
