@@ -222,7 +222,9 @@ def table(output: Path, cases: list[str]) -> list[dict[str, Any]]:
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     rows = []
     for case in cases:
-        run, pairs = cell("run", case, output) or {}, cell("blimp", case, output) or {}
+        run, pairs = cell("run", case, output), cell("blimp", case, output) or {}
+        if run is None:
+            continue
         scores = {task: (cell(task, case, output) or {}).get("values", []) for task in TASKS}
         scores["mrpc accuracy"] = [one["accuracy"] for one in (cell("mrpc", case, output) or {}).get("scores", [])]
         told = "; ".join(f"{name} {100 * one['accuracy']:.1f} %" for name, one in run.get("held_out", {}).items())
