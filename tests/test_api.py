@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from torch import nn
 
 import bertloom
 from bertloom import api
 from bertloom.api import Model, _row
+from bertloom.config import ALBERT, ELECTRA
 from bertloom.errors import InputError
+from bertloom.model.encoder import Encoder
+from bertloom.model.heads import HEADS
 from bertloom.model.packed import computing_device
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
@@ -107,6 +112,37 @@ def test_next_sentence_is_transformers_first_logit(pretrained: Model, tmp_path: 
         with torch.no_grad():
             want = theirs(**tokenizer(first, second, return_tensors="pt")).logits.softmax(-1)[0, 0]
         assert pretrained.next_sentence(first, second) == pytest.approx(float(want), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"), [("mlm+sop", "AlbertForPreTraining"), ("rtd", "ElectraForPreTraining")]
+)
+def test_order_and_replaced_tokens_are_transformers_own(
+    objective: str, kind: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    config = {"mlm+sop": replace(ALBERT, embedding_size=8), "rtd": replace(ELECTRA, embedding_size=8)}[objective]
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(5)
+    config = replace(config, **sizes, intermediate_size=32, max_position_embeddings=20)
+    encoder, (name, *_) = Encoder(config), reversed(objective.split("+"))
+    heads = nn.ModuleDict({one: HEADS[one](config) for one in objective.split("+")})
+    Model(encoder, heads, tokenizer, {}, tmp_path).save(tmp_path / "model")
+    model = bertloom.load(tmp_path / "model")
+    words, theirs = transformers.AutoTokenizer.from_pretrained(model.path), getattr(transformers, kind)
+    theirs = theirs.from_pretrained(model.path).eval()
+    with torch.no_grad():
+        if name == "sop":
+            want = theirs(**words("The cat meows.", "It sleeps.", return_tensors="pt")).sop_logits.softmax(-1)[0, 0]
+            assert model.in_order("The cat meows.", "It sleeps.") == pytest.approx(float(want), abs=1e-5)
+            with pytest.raises(InputError, match="no trained nsp head"):
+                model.next_sentence("The cat meows.", "It sleeps.")
+            return
+        text = "The CAT  meows, élan 🙂!"
+        want = theirs(**words(text, return_tensors="pt")).logits.sigmoid()[0, 1:-1]
+    found = model.replaced(text)
+    assert [share for _, share in found] == pytest.approx(want.tolist(), abs=1e-5)
+    assert "".join(part for part, _ in found) == text.replace(" ", ""), "the user's own letters"
+    assert len(model.replaced("cat " * 50)) == 18, "a text over the limit is cut"
 
 
 def test_what_is_filled_in_stands_in_the_users_own_words(pretrained: Model) -> None:

@@ -1,4 +1,4 @@
-"""The Python calls: `load` a model, then `encode`, `fill`, `next_sentence`, `predict`, `save`."""
+"""The Python calls: `load` a model, then `encode`, `fill`, `next_sentence`, `replaced`, `predict`, `save`."""
 
 from __future__ import annotations
 
@@ -156,13 +156,29 @@ class Model:
             f"{before}{surface}{after}" if self.tokenizer.starts_word[number] else f"{before.rstrip()}{surface}{after}"
         )
 
-    @torch.no_grad()
     def next_sentence(self, first: str, second: str) -> float:
-        """The probability that `second` follows `first`."""
-        head = self.head("nsp")
+        """The probability that `second` follows `first` (NSP)."""
+        return self._of_pair("nsp", first, second)
+
+    def in_order(self, first: str, second: str) -> float:
+        """The probability that neighbours stand as they were written, not swapped (SOP)."""
+        return self._of_pair("sop", first, second)
+
+    @torch.no_grad()
+    def _of_pair(self, name: str, first: str, second: str) -> float:
+        head = self.head(name)
         (example,) = self.examples([first], [second])
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
+
+    @torch.no_grad()
+    def replaced(self, text: str) -> list[tuple[str, float]]:
+        """Each token's own characters in a text, and the probability that something else stood there (ELECTRA)."""
+        head = self.head("rtd")
+        (example,) = self.examples([text])
+        states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
+        shares = head(states).float().sigmoid().tolist()[1:-1]
+        return [(text[start:end], share) for (start, end), share in zip(self.tokenizer.spans(text), shares)]
 
     def predict(self, records: Iterable[Mapping[str, Any] | str]) -> list[Prediction]:
         """What a fine-tuned model says of records, `{"text": …}` or the like, or of plain texts, in their order."""

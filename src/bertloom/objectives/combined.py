@@ -156,10 +156,11 @@ class Combined(nn.Module):
     @torch.no_grad()
     def measured(self, encoder: Encoder, batch: Batch) -> dict[str, Measured]:
         """By name the summed loss, how many labels were the first choice, and how many there are."""
-        for part in self.parts.values():
-            batch, _ = part.before(encoder, batch)
-        states = encoder(batch)
         found: dict[str, Measured] = {}
+        for part in self.parts.values():
+            batch, told = part.before(encoder, batch, measure=True)
+            found |= told
+        states = encoder(batch)
         for part in self.parts.values():
             found |= part.measured(encoder, states, batch)
         return found

@@ -95,8 +95,8 @@ class Part(ABC):
         """The example with what the part hides and labels; `places` are its ordinary tokens, `starts` begin words."""
         return example
 
-    def before(self, encoder: Encoder, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
-        """The batch as the encoder reads it, and summed losses of what was done to make it so."""
+    def before(self, encoder: Encoder, batch: Batch, measure: bool = False) -> tuple[Batch, dict[str, Any]]:
+        """The batch as the encoder reads it, and of what was done to make it so the losses, or what was measured."""
         return batch, {}
 
     def counts(self, batch: Batch) -> dict[str, int]:

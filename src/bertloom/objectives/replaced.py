@@ -73,7 +73,7 @@ class ReplacedToken(Masked):
         made.targets["rtd"] = (places, np.zeros(len(places), np.int64))
         return made
 
-    def before(self, encoder: Encoder, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
+    def before(self, encoder: Encoder, batch: Batch, measure: bool = False) -> tuple[Batch, dict[str, Any]]:
         """What was hidden, written by the generator, drawn from its probabilities."""
         rows, labels = batch.targets["mlm"]
         every = torch.arange(len(batch.input_ids), device=rows.device) if batch.read is None else batch.read
@@ -81,16 +81,14 @@ class ReplacedToken(Masked):
         x = self._embedded(encoder, batch)
         states = self.generator.through(x, replace(batch, read=hidden, targets={}))  # (M, D of the generator)
         word = encoder.embeddings.word.weight
-        loss = self.head.loss(states, word, labels)
+        told = named(self.head, encoder, states, labels) if measure else self.head.loss(states, word, labels)
         written = sampled(self.head(states.detach(), word.detach())) if len(labels) else labels
         ids = batch.input_ids.clone()
         ids[hidden] = written
         replaced = torch.zeros(len(every), dtype=torch.long, device=ids.device)
         replaced[rows] = (written != labels).long()
         asked = batch.targets["rtd"][0]
-        # What the generator says of held-out text is measured here, where its states are.
-        self.told = (states.detach(), labels)
-        return replace(batch, input_ids=ids, targets={**batch.targets, "rtd": (asked, replaced[asked])}), {"mlm": loss}
+        return replace(batch, input_ids=ids, targets={**batch.targets, "rtd": (asked, replaced[asked])}), {"mlm": told}
 
     def _embedded(self, encoder: Encoder, batch: Batch) -> Tensor:
         x = encoder.embeddings(batch)
@@ -103,12 +101,11 @@ class ReplacedToken(Masked):
         return {"rtd": F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")}
 
     def measured(self, encoder: Encoder, states: Tensor, batch: Batch) -> dict[str, Measured]:
-        """Whether the more probable answer is right, and how well the generator names what is hidden."""
+        """Whether the more probable answer is right."""
         rows, labels = batch.targets["rtd"]
         logits = self.detector(states[rows]).float()
         loss = float(F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum"))
-        rtd = (loss, int(((logits > 0) == labels.bool()).sum()), len(labels))
-        return {"mlm": named(self.head, encoder, *self.told), "rtd": rtd}
+        return {"rtd": (loss, int(((logits > 0) == labels.bool()).sum()), len(labels))}
 
 
 @torch.no_grad()
