@@ -5,8 +5,9 @@
 BERT-mini with 8,000 words learns from pretrain/books and wiki_en.txt (every 20th document held out) until the process
 has used so many minutes of CPU time. First, on a machine that should be idle, the CPU time of a step of each case is
 measured; steps are the minutes divided by it. Sequences are 64 tokens for 70 % of the steps, then 128; batch 32, 15 %
-hidden where tokens are hidden, rate 1e-3 (3e-4 for `rtd`), no dropout. Then BLiMP, and SST-2's sentences, MRPC and SQuAD 1.1 over three
-seeds. `distill` learns half of `mlm+nsp`'s layers from it; `none` is fine-tuned from new weights.
+hidden where tokens are hidden, rate 1e-3 (3e-4 for `rtd`), no dropout. Then BLiMP, and SST-2's sentences, MRPC and
+SQuAD 1.1 over three seeds. `distill` learns half of `mlm+nsp`'s layers from it; `none` is fine-tuned from new
+weights.
 
 Every finished cell is a file in the output folder, and runs go on from their checkpoints, so that the same command goes
 on where it stopped; `--table` prints what is there.

@@ -114,9 +114,7 @@ def test_next_sentence_is_transformers_first_logit(pretrained: Model, tmp_path: 
         assert pretrained.next_sentence(first, second) == pytest.approx(float(want), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("objective", "kind"), [("mlm+sop", "AlbertForPreTraining"), ("rtd", "ElectraForPreTraining")]
-)
+@pytest.mark.parametrize(("objective", "kind"), [("mlm+sop", "AlbertForPreTraining"), ("rtd", "ElectraForPreTraining")])
 def test_order_and_replaced_tokens_are_transformers_own(
     objective: str, kind: str, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

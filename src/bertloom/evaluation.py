@@ -72,13 +72,12 @@ def held_out(
     }
 
 
-def guessing(corpus: Source, names: list[str]) -> dict[str, Measure]:
+def guessing(corpus: Source, objective: Combined) -> dict[str, Measure]:
     """What someone scores who knows only the corpus's token frequencies, or tosses a coin."""
     frequencies = corpus.frequencies[corpus.frequencies > 0] / corpus.frequencies.sum()
     entropy = float(-(frequencies * np.log(frequencies)).sum())
-    word, coin = Measure(entropy, float(frequencies.max()), 0), Measure(math.log(2), 0.5, 0)
-    known = {"mlm": word, "sbo": word, "causal": word, "bilm": word, "nsp": coin, "sop": coin}
-    return {name: known[name] for name in names if name in known}
+    known = {"words": Measure(entropy, float(frequencies.max()), 0), "coin": Measure(math.log(2), 0.5, 0)}
+    return {name: known[how] for name, how in objective.guessed.items()}
 
 
 def _masked(whole: Ints, model: Model) -> Iterator[Example]:

@@ -240,9 +240,7 @@ class Pretraining(Run[Measure]):
 
     def draw(self, rows: list[dict[str, Any]]) -> None:
         """`curves.png` as it stands."""
-        guesses = {
-            name: one.loss for name, one in guessing(self.held_out or self.corpus, list(self.objective.weights)).items()
-        }
+        guesses = {name: one.loss for name, one in guessing(self.held_out or self.corpus, self.objective).items()}
         title = f"{self.name}, {self.recipe.objective}, {len(self.tokenizer):,} words"
         draw_curves(rows, self.folder / "curves.png", title, guesses)
 

@@ -346,6 +346,12 @@ def test_replaced_tokens_by_hand(corpus: Corpus) -> None:
     assert float(again["rtd"].detach()) == pytest.approx(float(want.detach()), rel=1e-5)
     assert float(again["mlm"].detach()) == pytest.approx(float(losses["mlm"].detach()), rel=1e-6)
     assert objective.weights == {"mlm": 1.0, "rtd": 50.0}
+    with dropout_stream(1, 2):
+        measured = objective.measured(encoder, batch)
+    found = objective.heads["rtd"](states[rows]) > 0
+    assert measured["rtd"][1:] == (int((found == labels.bool()).sum()), len(labels))
+    assert measured["replaced"][1:] == (int(found[labels.bool()].sum()), int(labels.sum())), "of those alone"
+    assert measured["mlm"][0] == pytest.approx(float(losses["mlm"].detach()), rel=1e-6)
 
 
 def test_what_the_discriminator_finds_does_not_reach_the_generator(corpus: Corpus) -> None:
@@ -719,9 +725,10 @@ def test_it_learns_of_real_text(name: str, addresses: Corpus, read: Path, tmp_pa
         changes = {"steps": 400, "learning_rate": 1e-3}
     assert pretrain(recipe(addresses, tmp_path / "run", name, **{**REAL, **changes}))
     model, aside = bertloom.load(tmp_path / "run"), Corpus(addresses.path / "held-out")
-    measures = held_out(model.encoder, trained_objective(model), aside, examples=300, length=32)
-    guesses = guessing(aside, list(measures))
-    for part in measures.keys() & guesses.keys() - {"nsp", "sop"}:
+    objective = trained_objective(model)
+    measures = held_out(model.encoder, objective, aside, examples=300, length=32)
+    guesses = guessing(aside, objective)
+    for part in guesses.keys() - {"nsp", "sop"}:
         assert measures[part].accuracy > 1.3 * guesses[part].accuracy, part
     if name == "rtd":
         assert measures["rtd"].accuracy > 1 - 0.15

@@ -89,8 +89,9 @@ def demo(
     model = load(run)
     aside = Corpus(corpus).held_out
     assert aside is not None
-    measures = held_out(model.encoder, trained_objective(model), aside, examples=2000, length=recipe.length)
-    guesses = guessing(aside, list(measures))
+    objective = trained_objective(model)
+    measures = held_out(model.encoder, objective, aside, examples=2000, length=recipe.length)
+    guesses = guessing(aside, objective)
     print_table(
         "On addresses it never saw",
         ("", "model", "guessing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +11,6 @@ from cyclopts import Parameter
 from bertloom.cli.flags import data_flags, given
 from bertloom.cli.options import Whole
 
-# Losses that are of words.
-LANGUAGE = {"mlm", "causal", "bilm"}
 DataFlags = data_flags("DataFlags", __name__)
 
 
@@ -114,9 +113,10 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
         remark = "" if unseen else ", which has no held-out part: texts the model may have seen"
         say(f"Measuring on {corpus.path}{remark}")
         measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
-        guesses = guessing(corpus, list(measures))
+        guesses = guessing(corpus, objective)
         said = {name: asdict(one) for name, one in measures.items()}
-        for name in LANGUAGE & measures.keys():
+        words = {name for name, how in objective.guessed.items() if how == "words"}
+        for name in words:
             said[name]["perplexity"] = measures[name].perplexity
         found.append(
             {
@@ -128,12 +128,14 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
             }
         )
         if not json:
-            _show_measures("Held out" if unseen else "Not held out", length, measures, guesses)
+            _show_measures("Held out" if unseen else "Not held out", length, measures, guesses, words)
     if json:
         print_json(found[0] if len(found) == 1 else {"corpora": found})
 
 
-def _show_measures(whose: str, length: int, measures: dict[str, Any], guesses: dict[str, Any]) -> None:
+def _show_measures(
+    whose: str, length: int, measures: dict[str, Any], guesses: dict[str, Any], words: Collection[str]
+) -> None:
     from bertloom.cli.show import percent, print_table
 
     rows = []
@@ -141,7 +143,7 @@ def _show_measures(whose: str, length: int, measures: dict[str, Any], guesses: d
         # Of some tasks nobody can say what guessing is.
         guess = guesses.get(name)
         rows.append((f"{name.upper()} loss", f"{one.loss:.3f}", f"{guess.loss:.3f}" if guess else ""))
-        if name in LANGUAGE and guess:
+        if name in words and guess:
             rows.append((f"{name.upper()} perplexity", f"{one.perplexity:,.1f}", f"{guess.perplexity:,.1f}"))
         rows.append((f"{name.upper()} accuracy", percent(one.accuracy), percent(guess.accuracy) if guess else ""))
     counts = ", ".join(f"{one.count:,} {name.upper()} labels" for name, one in measures.items())

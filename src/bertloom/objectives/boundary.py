@@ -24,6 +24,7 @@ class SpanBoundary(Part):
     """Every hidden token named from the tokens before and after its span, and its place in it."""
 
     weights: ClassVar[Mapping[str, float]] = {"sbo": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"sbo": "words"}
     trains = ("sbo",)
     role = "boundaries"
     beside = ("span",)

@@ -25,6 +25,7 @@ class NextToken(Part):
 
     name: ClassVar[str] = "causal"
     weights: ClassVar[Mapping[str, float]] = {"causal": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"causal": "words"}
     trains = ("mlm",)
     beside = ()
     reason = "its tokens see one side alone"
@@ -65,6 +66,7 @@ class BothWays(NextToken):
 
     name = "bilm"
     weights: ClassVar[Mapping[str, float]] = {"bilm": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"bilm": "words"}
     direction = "two-way"
 
     @classmethod

@@ -104,6 +104,11 @@ class Combined(nn.Module):
         return any(part.pools for part in self.parts.values())
 
     @property
+    def guessed(self) -> dict[str, str]:
+        """By measure what it stands beside, where anything is known."""
+        return {name: how for part in self.parts.values() for name, how in part.guessed.items()}
+
+    @property
     def chooser(self) -> Part | None:
         """The part that chooses segments and labels them, None where none does."""
         return next((part for part in self.parts.values() if part.kind), None)

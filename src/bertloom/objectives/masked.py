@@ -25,6 +25,7 @@ class Masked(Part):
     """Hides a share of an example's ordinary tokens and predicts them; `--mask` says which."""
 
     weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"mlm": "words"}
     trains = ("mlm",)
     # What is hidden, where the name of the objective says so, and what becomes of it: [MASK], a random token.
     mask: ClassVar[str] = ""

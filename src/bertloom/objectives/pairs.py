@@ -24,6 +24,7 @@ class NextSentence(Part):
 
     name: ClassVar[str] = "nsp"
     weights: ClassVar[Mapping[str, float]] = {"nsp": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"nsp": "coin"}
     trains = ("nsp",)
     role = "sentences"
     reason = "both choose the second segment"
@@ -69,6 +70,7 @@ class SentenceOrder(NextSentence):
 
     name = "sop"
     weights: ClassVar[Mapping[str, float]] = {"sop": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"sop": "coin"}
     trains = ("sop",)
     kind = "ordered"
 

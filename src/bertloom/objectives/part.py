@@ -47,6 +47,8 @@ class Part(ABC):
 
     # The losses with their weights in the sum.
     weights: ClassVar[Mapping[str, float]]
+    # What its measures stand beside: `words`, who knows how often each is, or a `coin`; of others nobody can say.
+    guessed: ClassVar[Mapping[str, str]] = {}
     # The heads that folders hold.
     trains: ClassVar[tuple[str, ...]]
     # `tokens`, `sentences` or `boundaries`: an objective has one part of the first role, at most one of each other.

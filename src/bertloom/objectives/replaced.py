@@ -101,11 +101,16 @@ class ReplacedToken(Masked):
         return {"rtd": F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")}
 
     def measured(self, encoder: Encoder, states: Tensor, batch: Batch) -> dict[str, Measured]:
-        """Whether the more probable answer is right."""
+        """Whether the more probable answer is right: of all tokens, and of those that were replaced."""
         rows, labels = batch.targets["rtd"]
         logits = self.detector(states[rows]).float()
-        loss = float(F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum"))
-        return {"rtd": (loss, int(((logits > 0) == labels.bool()).sum()), len(labels))}
+        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+        right, there = (logits > 0) == labels.bool(), labels.bool()
+        return {
+            name: (float(losses[asked].sum()), int(right[asked].sum()), int(asked.sum()))
+            # Who calls every token the text's own is right of most, and finds nothing.
+            for name, asked in (("rtd", torch.ones_like(there)), ("replaced", there))
+        }
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ class WordStructure(Masked):
     """Beside masked language modelling: groups of three tokens that are not hidden stand in another order."""
 
     weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0, "wso": 1.0}
+    guessed: ClassVar[Mapping[str, str]] = {"mlm": "words", "wso": "words"}
 
     def example(
         self, corpus: Corpus, example: Example, places: Ints, starts: npt.NDArray[Any], rng: np.random.Generator
