@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from bertloom.config import ALBERT, ELECTRA
 from bertloom.errors import InputError
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import HEADS
-from bertloom.model.packed import computing_device
+from bertloom.model.packed import computing_device, pack
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
 
@@ -112,6 +113,33 @@ def test_next_sentence_is_transformers_first_logit(pretrained: Model, tmp_path: 
         with torch.no_grad():
             want = theirs(**tokenizer(first, second, return_tensors="pt")).logits.softmax(-1)[0, 0]
         assert pretrained.next_sentence(first, second) == pytest.approx(float(want), abs=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["left-to-right", "two-way"])
+def test_a_model_that_sees_one_side_fills_from_there(direction: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    kind = "two-way" if direction == "two-way" else "bert"
+    config = small(vocab_size=len(tokenizer), num_attention_heads=4, direction=direction, model_type=kind)
+    encoder = Encoder(config)
+    model = Model(encoder, nn.ModuleDict({"mlm": HEADS["mlm"](config)}), tokenizer, {}, tmp_path)
+    for parameter in [*encoder.parameters(), *model.heads.parameters()]:
+        nn.init.normal_(parameter, 0, 0.3)
+    text, word = "the cat [MASK] in the house", encoder.embeddings.word.weight
+    (example,) = model.examples([text])
+    place = int(np.flatnonzero(example.input_ids == tokenizer.special.mask)[0])
+    with torch.no_grad():
+        states = encoder(pack([example]))
+        sides = [states[place - 1]]
+        if direction == "two-way":
+            left, right = states.chunk(2, 1)
+            sides = [left[place - 1], right[place + 1]]
+        want = torch.stack([model.heads["mlm"](side[None], word)[0].log_softmax(0) for side in sides]).sum(0).softmax(0)
+    found = model.fill(text, top=len(tokenizer))[0]
+    assert found[0].token == tokenizer.tokens([int(want.argmax())])[0]
+    assert [one.probability for one in found] == pytest.approx(sorted(want.tolist(), reverse=True), abs=1e-5)
+    other = model.fill("the cat [MASK] , dog", top=len(tokenizer))[0]
+    same = [one.token for one in other] == [one.token for one in found]
+    assert same == (direction == "left-to-right"), "what comes after is seen by the other half alone"
 
 
 @pytest.mark.parametrize(("objective", "kind"), [("mlm+sop", "AlbertForPreTraining"), ("rtd", "ElectraForPreTraining")])

@@ -122,7 +122,10 @@ class Model:
 
     @torch.no_grad()
     def fill(self, text: str, top: int = 5) -> list[list[Filling]]:
-        """For each [MASK] in a text the `top` most probable tokens, best first."""
+        """For each [MASK] in a text the `top` most probable tokens, best first.
+
+        A left-to-right model looks at what stands before each, a two-way model multiplies what its halves say.
+        """
         if top < 1:
             raise InputError(f"top: {top} given, at least 1 allowed")
         head = self.head("mlm")
@@ -135,10 +138,12 @@ class Model:
         places = np.flatnonzero(example.input_ids == self.tokenizer.special.mask)
         if not len(places):
             raise InputError(f"no {self.tokenizer.spelt['mask']} in the text: {text!r}, at least one needed")
-        example.targets["mlm"] = (places, np.zeros(len(places), np.int64))
-        batch = pack([example]).to(self.encoder.embeddings.word.weight.device)
-        logits = head(self.encoder(batch), self.encoder.embeddings.word.weight)
-        best = F.softmax(logits.float(), -1).topk(min(top, self.config.vocab_size))
+        word = self.encoder.embeddings.word.weight
+        states = self.encoder(pack([example]).to(word.device))  # (T, D)
+        halves = states.chunk(2, 1) if self.config.direction == "two-way" else (states,)
+        shifts = (0,) if self.config.direction == "both" else (-1, 1)
+        sides = [head(half[places + shift], word).float().log_softmax(-1) for half, shift in zip(halves, shifts)]
+        best = F.softmax(torch.stack(sides).sum(0), -1).topk(min(top, self.config.vocab_size))
         spans = self.tokenizer.spans(text)
         return [
             [

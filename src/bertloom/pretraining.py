@@ -183,7 +183,7 @@ class Pretraining(Run[Measure]):
             own = module.state_dict()
             hub.load_into(module, {**own, **{name: one for name, one in given.items() if name in own}}, recipe.start)
             module.to(device)
-        peak = peak_rate(recipe, config.hidden_size)
+        peak = peak_rate(recipe, config.hidden_size, self.objective.fastest)
         self.rate = partial(rate_at, peak=peak, steps=recipe.steps, warmup=recipe.warmup, schedule=recipe.schedule)
         self.optimizer = adamw(
             [*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from bertloom.model.encoder import Encoder
 from bertloom.objectives import Combined
-from bertloom.train.optimizer import adamw, clip_gradients, decayed, default_rate, rate_at
+from bertloom.train.optimizer import adamw, clip_gradients, decayed, default_rate, peak_rate, rate_at
+from bertloom.train.recipe import Recipe
 from tests.conftest import small
+
+
+def test_an_objective_may_ask_for_a_lower_rate_where_none_is_given() -> None:
+    where = {"corpus": "corpus", "output": "run"}
+    assert peak_rate(Recipe(**where), 256, 3e-4) == 3e-4
+    assert peak_rate(Recipe(**where), 768, 3e-4) == default_rate(768)
+    assert peak_rate(Recipe(**where, learning_rate=1e-3), 256, 3e-4) == 1e-3
+    assert peak_rate(Recipe(**where, model="", start="model"), 768, math.inf) == 5e-5
+    assert Combined(small(), "rtd").fastest < Combined(small(), "mlm").fastest
 
 
 def test_groups_partition_the_parameters_and_no_norm_or_bias_decays() -> None:

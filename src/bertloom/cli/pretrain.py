@@ -32,6 +32,7 @@ def pretrain(
         Print one JSON object.
     """
     from bertloom.cli.show import command, print_json, say
+    from bertloom.objectives import heads_of
     from bertloom.pretraining import pretrain as run
     from bertloom.train.metrics import FILE, read_metrics
 
@@ -53,7 +54,9 @@ def pretrain(
             }
         )
     elif finished:
-        say(f"Done: {chosen.output}/model; next: {command('fill', chosen.output, 'The [MASK] is here.')}")
+        fills = "mlm" in heads_of(chosen.objective)
+        asked = ("fill", "The [MASK] is here.") if fills else ("evaluate", "--corpus", chosen.corpus)
+        say(f"Done: {chosen.output}/model; next: {command(asked[0], chosen.output, *asked[1:])}")
     else:
         say(f"Stopped and saved at step {watcher.done:,} of {chosen.steps:,}; the same command goes on from there.")
     return 0 if finished else 130

@@ -104,6 +104,11 @@ class Combined(nn.Module):
         return any(part.pools for part in self.parts.values())
 
     @property
+    def fastest(self) -> float:
+        """The highest rate taken where none is given."""
+        return min(part.fastest for part in self.parts.values())
+
+    @property
     def guessed(self) -> dict[str, str]:
         """By measure what it stands beside, where anything is known."""
         return {name: how for part in self.parts.values() for name, how in part.guessed.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ class Part(ABC):
 
     # The losses with their weights in the sum.
     weights: ClassVar[Mapping[str, float]]
+    # The highest rate taken where none is given.
+    fastest: ClassVar[float] = math.inf
     # What its measures stand beside: `words`, who knows how often each is, or a `coin`; of others nobody can say.
     guessed: ClassVar[Mapping[str, str]] = {}
     # The heads that folders hold.

@@ -51,9 +51,9 @@ def default_rate(hidden_size: int) -> float:
     return 1e-4 * (768 / hidden_size) ** 2 if hidden_size > 256 else 1e-3
 
 
-def peak_rate(recipe: Recipe, hidden_size: int) -> float:
-    """The recipe's peak rate, or the width's."""
-    return recipe.learning_rate or (trained_rate if recipe.start else default_rate)(hidden_size)
+def peak_rate(recipe: Recipe, hidden_size: int, fastest: float) -> float:
+    """The recipe's peak rate, or the width's, at most `fastest`."""
+    return recipe.learning_rate or min(fastest, (trained_rate if recipe.start else default_rate)(hidden_size))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
