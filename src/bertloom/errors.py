@@ -35,5 +35,10 @@ def blaming(where: object, what: str = "is damaged", again: bool = False) -> Ite
 def nearest(name: object, known: Iterable[str]) -> str:
     """`name` beside the known name nearest to it, for an error about a name nobody knows."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"unknown {name!r}, did you mean {close[0]!r}?" if close else f"unknown {name!r}, known: {', '.join(names)}"
+    low = {one.lower(): one for one in names}
+    close = difflib.get_close_matches(str(name).lower(), low, n=1, cutoff=0.5)
+    return (
+        f"unknown {name!r}, did you mean {low[close[0]]!r}?"
+        if close
+        else f"unknown {name!r}, known: {', '.join(names)}"
+    )

@@ -20,7 +20,7 @@ from bertloom.errors import InputError
 from bertloom.model.attention import FLASH
 from bertloom.model.kernels import LOGITS_AT_ONCE
 from bertloom.model.packed import BLOCK, EVERYWHERE
-from bertloom.objectives import heads_of, parts_of
+from bertloom.objectives import heads_of, model_of, parts_of
 from bertloom.objectives.part import Choices
 from bertloom.objectives.replaced import generator_config
 
@@ -238,8 +238,7 @@ def plan(
     It learns `objective`, or what the family was published with.
     """
     objective = objective or published_objective(config)
-    for kind in parts_of(objective).values():
-        config = kind.config(config)
+    config = model_of(objective, config)
     if not 8 <= length <= config.longest:
         raise InputError(f"length: {length} given, 8 to {config.longest} allowed")
     if batch < 1:

@@ -26,7 +26,7 @@ from bertloom.model.heads import HEADS, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
-from bertloom.objectives import Combined, parts_of
+from bertloom.objectives import Combined, model_of, parts_of
 from bertloom.objectives.distilled import inherited, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
@@ -123,8 +123,7 @@ class Pretraining(Run[Measure]):
             else:
                 size = preset(recipe.model)
                 config = replace(in_family(size, recipe.family) if recipe.family else size, **changes)
-            for kind in parts_of(recipe.objective).values():
-                config = kind.config(config)
+            config = model_of(recipe.objective, config)
         if recipe.positions and not saved:
             config = replace(config, max_position_embeddings=recipe.positions + config.first_position)
         if recipe.length > config.longest:

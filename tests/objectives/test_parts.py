@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -379,7 +380,7 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
     [
         (preset("electra-small-discriminator"), 64, 1, 128),
         (preset("electra-base-discriminator"), 192, 3, 768),
-        (preset("mini", pooler="finetuned", pooler_act="gelu"), 64, 1, 256),
+        (preset("mini", model_type="electra", pooler="finetuned", pooler_act="gelu"), 64, 1, 256),
     ],
 )
 def test_generators_are_a_quarter_as_wide(config: EncoderConfig, width: int, heads: int, embeddings: int) -> None:
@@ -480,12 +481,16 @@ def test_models_that_cannot_learn_an_objective() -> None:
         Combined(small(), "causal")
     with pytest.raises(InputError, match="mlm given, a model whose direction is both needed, not left-to-right"):
         Combined(small(direction="left-to-right"), "mlm")
-    with pytest.raises(InputError, match="nsp given, mlm alone allowed: a distilbert pools no token"):
+    with pytest.raises(InputError, match="nsp given, a model that pools its first token needed, not DistilBERT"):
         Combined(replace(DISTILBERT, type_vocab_size=2), "mlm+nsp")
-    with pytest.raises(InputError, match="nsp given, mlm alone allowed: type_vocab_size is 1"):
+    with pytest.raises(InputError, match="nsp given, a model of two segments needed: type_vocab_size is 1"):
         Combined(small(type_vocab_size=1), "mlm+nsp")
     with pytest.raises(InputError, match=r"a model of the teacher's width \(24\) needed, not 48"):
         Combined(small(hidden_size=48), "distill", **teacher_for(small()))
+    with pytest.raises(InputError, match="teacher: a model that sees both sides needed"):
+        Combined(small(), "distill", **teacher_for(small(direction="left-to-right")))
+    with pytest.raises(InputError, match="unknown 'MLM', did you mean 'mlm'"):
+        Combined(small(), "MLM")
     with pytest.raises(InputError, match="generator: 0 given"):
         Combined(fitting("rtd"), "rtd", generator=0)
 
@@ -602,6 +607,29 @@ def test_every_family_learns_from_text_and_is_opened_by_transformers(
     assert not info["unexpected_keys"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(math.isfinite(loss) for row in rows if "losses" in row for loss in row["losses"].values())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "albert", "distilbert", "electra", "modernbert"])
+def test_an_objective_is_learned_by_a_family_or_refused_before_anything_is_written(
+    family: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    learned = set()
+    for name in ("mlm", "mlm+nsp", "mlm+sop", "span+sbo", "wso", "rtd", "causal", "bilm"):
+        run = tmp_path / name
+        said = ""
+        try:
+            assert pretrain(recipe(corpus, run, name, family=family, steps=1, evaluate_examples=1))
+            learned.add(name)
+        except InputError as error:
+            said = str(error)
+        assert run.exists() == (name in learned)
+        assert not said or re.match(r"objective: \w+ given, |generator: 0.25 given, 1 allowed", said)
+        assert said or bertloom.load(run).trained
+    assert learned >= {"mlm", "span+sbo", "wso"}
+    assert ("causal" in learned) == (family in ("bert", "roberta", "xlm-roberta", "electra"))
+    assert ("rtd" in learned) == (family in ("bert", "albert", "electra"))
+    assert ("bilm" in learned) == (family == "bert")
+    assert ("mlm+sop" in learned) == (family in ("bert", "albert"))
 
 
 def test_a_family_of_a_size() -> None:

@@ -14,6 +14,7 @@ from bertloom.corpus.masks import MASKS
 from bertloom.corpus.segments import SEGMENTS, assembled, examples_per_epoch
 from bertloom.errors import InputError, nearest
 from bertloom.example import Example
+from bertloom.families import FAMILIES
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import Batch
 from bertloom.objectives.boundary import SpanBoundary
@@ -65,6 +66,19 @@ def parts_of(name: str) -> dict[str, type[Part]]:
     if "tokens" not in roles:
         raise InputError(f"objective: {name!r} given, joined with + to a part that predicts tokens allowed, as mlm")
     return kinds
+
+
+def model_of(name: str, config: EncoderConfig) -> EncoderConfig:
+    """The config of a new model that learns an objective; raises where its family has none such."""
+    for one, kind in parts_of(name).items():
+        try:
+            made = kind.config(config)
+            FAMILIES[made.model_type].settings(made)
+        except InputError as error:
+            title = FAMILIES[config.model_type].title
+            raise InputError(f"objective: {one} given, which no {title} can learn: {error}") from None
+        config = made
+    return config
 
 
 def heads_of(name: str) -> set[str]:

@@ -35,6 +35,8 @@ class Distilled(Masked):
         self.teacher, self.temperature = choices.teacher, choices.temperature
         if self.teacher:
             mine, its = config.hidden_size, self.teacher[0].config.hidden_size
+            if self.teacher[0].config.direction != "both":
+                raise InputError("teacher: a model that sees both sides needed, of which hidden tokens can be asked")
             if mine != its:
                 raise InputError(f"objective: distill given, a model of the teacher's width ({its}) needed, not {mine}")
 

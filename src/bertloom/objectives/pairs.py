@@ -13,6 +13,7 @@ from bertloom.config import EncoderConfig
 from bertloom.corpus import Corpus, Draw
 from bertloom.corpus.segments import Pair, Span, ordered, pair
 from bertloom.errors import InputError
+from bertloom.families import FAMILIES
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import HEADS
 from bertloom.model.packed import Batch
@@ -33,11 +34,11 @@ class NextSentence(Part):
 
     def __init__(self, config: EncoderConfig, choices: Choices):
         if config.type_vocab_size < 2:
-            raise InputError(
-                f"objective: {self.name} given, mlm alone allowed: type_vocab_size is {config.type_vocab_size}"
-            )
+            said = f"a model of two segments needed: type_vocab_size is {config.type_vocab_size}"
+            raise InputError(f"objective: {self.name} given, {said}")
         if config.pooler != "pretrained":
-            raise InputError(f"objective: {self.name} given, mlm alone allowed: a {config.model_type} pools no token")
+            title = FAMILIES[config.model_type].title
+            raise InputError(f"objective: {self.name} given, a model that pools its first token needed, not {title}")
         self.head = HEADS[self.name](config)
         self.heads = {self.name: self.head}
 

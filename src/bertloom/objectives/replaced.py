@@ -16,6 +16,7 @@ from bertloom.config import ELECTRA, EncoderConfig
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
 from bertloom.example import Example, Ints
+from bertloom.families import FAMILIES
 from bertloom.model.encoder import Encoder
 from bertloom.model.heads import DetectionHead
 from bertloom.model.noise import uniform
@@ -127,6 +128,10 @@ def generator_config(config: EncoderConfig, share: float) -> EncoderConfig:
     if not 0 < share <= 1:
         raise InputError(f"generator: {share} given, above 0 and at most 1 allowed")
     width = max(1, round(share * config.num_attention_heads)) * config.head_size
+    family = FAMILIES[config.model_type]
+    if width != config.word_size and "embedding_size" not in family.keys:
+        said = f"1 allowed for {family.title}, whose embeddings are as wide as its layers"
+        raise InputError(f"generator: {share} given, {said}")
     return replace(
         config,
         hidden_size=width,
