@@ -103,6 +103,7 @@ def test_mixtures_that_cannot_be(corpora: Path, tmp_path: Path) -> None:
         ("lnog=1", "weights: unknown 'lnog', did you mean 'long'"),
         ("long=1", "weights: 'long=1' given, middle needed too"),
         ("long=x", "weights: 'long=x' given, a name, = and a number allowed"),
+        ("long=1 long=2", "weights: long given twice, each once allowed"),
         ("long=0", "weights: 'long=0' given, a number above 0 allowed"),
         ("long=nan", "weights: 'long=nan' given, a number above 0 allowed"),
     ):

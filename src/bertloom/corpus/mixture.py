@@ -25,11 +25,12 @@ class Mixture:
     """Corpora in one folder, drawn from by shares; the rest of it is as one corpus has it."""
 
     def __init__(self, path: Path, parts: Sequence[Corpus], shares: npt.NDArray[np.float64]):
-        self.path, self.parts, self.shares = path, tuple(parts), shares
+        self.path, self.parts = path, tuple(parts)
+        dealt = _dealt(shares)
+        self.shares, self.ends = dealt / DEALT, dealt.cumsum()
         first = self.parts[0]
         self.special, self.vocab_size, self.ordinary = first.special, first.vocab_size, first.ordinary
         self.fingerprint, self.tokenizer_folder = first.fingerprint, first.tokenizer_folder
-        self.ends = _dealt(shares).cumsum()
 
     def drawn(self, draw: Draw) -> tuple[Corpus, Draw]:
         """The corpus of a draw, and which draw of that one's it is: computed, as the order inside of each is."""
@@ -136,6 +137,8 @@ def _weighed(text: str, names: list[str]) -> npt.NDArray[np.float64]:
         name, _, number = one.partition("=")
         if name not in names:
             raise InputError(f"weights: {nearest(name, names)}")
+        if name in found:
+            raise InputError(f"weights: {name} given twice, each once allowed")
         try:
             found[name] = float(number)
         except ValueError:
