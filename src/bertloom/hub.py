@@ -84,7 +84,6 @@ def find(model: str | Path) -> Path:
         "special_tokens_map.json",
         *FILES,
         "merges.txt",
-        "special_tokens_map.json",
         "README.md",
         *WEIGHTS[:2],
         "model-*.safetensors",

@@ -20,20 +20,12 @@ from bertloom.errors import InputError
 from bertloom.model.attention import FLASH
 from bertloom.model.kernels import LOGITS_AT_ONCE
 from bertloom.model.packed import BLOCK, EVERYWHERE
-from bertloom.objectives import heads_of, model_of, parts_of
+from bertloom.objectives import heads_of, model_of, parts_of, published_objective
 from bertloom.objectives.part import Choices
 from bertloom.objectives.replaced import generator_config
 
 # What Python, torch, matplotlib and others hold beside tensors, and what the allocator keeps around them (measured).
 RUNTIME_BYTES = 450_000_000
-
-
-def published_objective(config: EncoderConfig) -> str:
-    """What a family was pretrained on, by the heads of its folders."""
-    from bertloom.families import FAMILIES
-
-    found = next(iter(FAMILIES[config.model_type].pretrained.values()), ("mlm",))
-    return {"left-to-right": "causal", "two-way": "bilm"}.get(config.direction, "+".join(found))
 
 
 def parameters(config: EncoderConfig, objective: str = "") -> dict[str, int]:

@@ -26,7 +26,7 @@ from bertloom.model.heads import HEADS, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
-from bertloom.objectives import Combined, model_of, parts_of
+from bertloom.objectives import Combined, model_of, parts_of, published_objective
 from bertloom.objectives.distilled import inherited, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
@@ -47,7 +47,7 @@ class Pretraining(Run[Measure]):
     """A recipe made into a corpus, an encoder, an objective and an optimiser; `first` is the step to go on from."""
 
     def __init__(self, recipe: Recipe, warn: Callable[[str], None]):
-        self.recipe, self.folder = recipe, Path(recipe.output)
+        self.recipe, self.folder, self.warn = recipe, Path(recipe.output), warn
         if recipe.stretch not in STRETCHES:
             raise InputError(f"stretch: {nearest(recipe.stretch, STRETCHES)}")
         if not recipe.output or not recipe.corpus:
@@ -73,12 +73,19 @@ class Pretraining(Run[Measure]):
         started = load(recipe.start) if recipe.start and not found else None
         if started and "mlm" not in started.heads and "rtd" not in started.heads:
             warn(f"{recipe.start} has no masked-language head; it is given a new one")
-        self.teacher = self._teacher()
         saved = found[1] / "model" if found else None
+        if not recipe.objective:
+            recipe = self.recipe = replace(self.recipe, objective=self._objective(saved, started))
+        self.teacher = self._teacher()
         self.reached = self._reached(saved, started)
         self.config = self._config(saved, started)
         given = self._stretched(started) if started else hub.read_state(saved, self.config)[0] if saved else {}
         self._build(given)
+        if started and (beside := self.objective.companions(self.encoder)):
+            if all((started.path / name).is_dir() for name in beside):
+                self._fill_companions(started.path)
+            else:
+                warn(f"{recipe.start} has no {' and '.join(beside)} beside it; it is given a new one")
         for place in (recipe.steps - 1, 0):
             require_epoch(self.corpus, self.objective, recipe.length_at(place), recipe.batch_size)
             if self.held_out:
@@ -90,7 +97,17 @@ class Pretraining(Run[Measure]):
         known = Recipe(**read_recipe(file))
         if os.path.abspath(known.start) == os.path.abspath(self.recipe.start):
             known = replace(known, start=self.recipe.start)
+        if not self.recipe.objective:
+            known = replace(known, objective="")
         return self.recipe.differing(known)
+
+    def _objective(self, saved: Path | None, started: Model | None) -> str:
+        """What is learned where nothing is named."""
+        if saved:
+            return str(hub.read_config(saved)[1][OBJECTIVE])
+        if started:
+            return objective_of(started)
+        return "distill" if self.recipe.teacher else published_objective(self._sized())
 
     def _reached(self, saved: Path | None, started: Model | None) -> int:
         """Positions that are learned before this run."""
@@ -121,8 +138,7 @@ class Pretraining(Run[Measure]):
             if self.teacher and not recipe.model:
                 config = replace(student_config(self.teacher.config), **changes)
             else:
-                size = preset(recipe.model)
-                config = replace(in_family(size, recipe.family) if recipe.family else size, **changes)
+                config = replace(self._sized(), **changes)
             config = model_of(recipe.objective, config)
         if recipe.positions and not saved:
             config = replace(config, max_position_embeddings=recipe.positions + config.first_position)
@@ -140,6 +156,11 @@ class Pretraining(Run[Measure]):
             state[POSITIONS] = stretched(state[POSITIONS], first, self.reached, size, self.recipe.stretch)
         return state
 
+    def _sized(self) -> EncoderConfig:
+        """The config of the named size, in the named family."""
+        size = preset(self.recipe.model)
+        return in_family(size, self.recipe.family) if self.recipe.family else size
+
     def _teacher(self) -> Model | None:
         """The model that is learned from, which has the corpus's vocabulary."""
         recipe = self.recipe
@@ -155,6 +176,12 @@ class Pretraining(Run[Measure]):
         teacher = load(recipe.teacher)
         self.corpus.require(teacher.tokenizer.fingerprint, recipe.teacher)
         teacher.head("mlm")
+        if recipe.length > teacher.config.longest:
+            raise InputError(
+                f"length: {recipe.length} given, at most {teacher.config.longest} positions of the teacher's"
+            )
+        if recipe.length > (known := int(teacher.others.get(LENGTH, recipe.length))):
+            self.warn(f"{recipe.teacher} was trained on {known} tokens at most: what it says beyond is not learned")
         return teacher
 
     def _build(self, given: dict[str, Tensor]) -> None:
@@ -188,15 +215,26 @@ class Pretraining(Run[Measure]):
             [*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay
         )
 
+    def _fill_companions(self, folder: Path) -> None:
+        """What learns beside the encoder, as it stands in a model's folder."""
+        for name, (config, own) in self.objective.companions(self.encoder).items():
+            found, _ = hub.read_config(folder / name)
+            if found.hidden_size != config.hidden_size:
+                share = found.hidden_size / self.config.hidden_size
+                said = f"{self.recipe.generator:g} given, {share:g} allowed, as wide as it is"
+                raise InputError(f"{name}: {said}", folder / name)
+            state, _ = hub.read_state(folder / name, found)
+            for key, tensor in own.items():
+                # Embeddings are the encoder's.
+                if not key.startswith("embeddings."):
+                    tensor.copy_(state[key])
+
     def _resume(self, manifest: dict[str, Any], folder: Path) -> int:
         if manifest.get("corpus") != self.corpus.identity:
             raise InputError(
                 "the run was on another text or vocabulary than is there now; give another --output", folder
             )
-        for name, (config, own) in self.objective.companions(self.encoder).items():
-            state, _ = hub.read_state(folder / "model" / name, config)
-            for key, tensor in own.items():
-                tensor.copy_(state[key])
+        self._fill_companions(folder / "model")
         checkpoint.load_moments(self.optimizer, folder)
         return int(manifest["step"])
 
@@ -244,11 +282,19 @@ class Pretraining(Run[Measure]):
         draw_curves(rows, self.folder / "curves.png", title, guesses)
 
 
+def objective_of(model: Model) -> str:
+    """What a model was pretrained on: as its folder tells, or else by the heads that are in it."""
+    told = str(model.others.get(OBJECTIVE, ""))
+    # What a student learned of its teacher is asked of text.
+    if told == "distill":
+        return "mlm"
+    trained = "" if model.config.direction != "both" else "+".join(model.trained)
+    return told or trained or published_objective(model.config)
+
+
 def trained_objective(model: Model) -> Combined:
     """The objective a model was pretrained with, as it is asked of held-out text, with the model's own heads."""
-    name = str(model.others.get(OBJECTIVE, "+".join(model.trained)))
-    # What a student learned of its teacher is asked of text.
-    name = "mlm" if name == "distill" or (name not in ("rtd",) and not model.heads) else name
+    name = objective_of(model)
     beside = model.path / "generator"
     share = hub.read_config(beside)[0].hidden_size / model.config.hidden_size if beside.is_dir() else Choices.generator
     objective = Combined(model.config, name, generator=share)

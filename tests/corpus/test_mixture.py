@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import bertloom
 from bertloom.corpus import Corpus, Draw, Mixture, opened
-from bertloom.corpus.mixture import DEALT
+from bertloom.corpus.mixture import DEALT, _dealt
 from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError
 from bertloom.objectives import Combined
@@ -55,6 +55,18 @@ def test_weights_by_name(corpora: Path) -> None:
     assert isinstance(source, Mixture)
     assert drawn_from(source, DEALT) == {"long": 250, "middle": 250, "short": 500}
     assert source.said() == "long 25.0 %, middle 25.0 %, short 50.0 %"
+
+
+@given(sizes=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=DEALT))
+@example(sizes=[1900.0] * 5 + [1.0] * 500)
+@example(sizes=[1.0] * DEALT)
+def test_each_has_one_draw_of_a_thousand_and_no_more_than_its_share_above(sizes: list[float]) -> None:
+    shares = np.array(sizes) / sum(sizes)
+    counts = _dealt(shares)
+    assert counts.sum() == DEALT
+    assert counts.min() >= 1
+    assert (counts <= np.maximum(shares * DEALT, 1) + 1).all()
+    assert (np.diff(counts[np.argsort(shares, kind="stable")]) >= -1).all(), "who has more is drawn as often or more"
 
 
 @given(seed=st.integers(0, 2**63 - 1), deals=st.integers(1, 3))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bertloom.corpus import Corpus, Draw
 from bertloom.corpus.order import sentence_of
 from bertloom.corpus.prepare import prepare
-from bertloom.corpus.segments import Span, assembled, examples_per_epoch, full, pair, sentence
+from bertloom.corpus.segments import Span, assembled, examples_per_epoch, full, pair, sentence, sentences
 from bertloom.errors import InputError
 
 
@@ -39,6 +39,23 @@ def test_pairs(corpus: Corpus, draw: Draw) -> None:
         assert made.second.start == made.first.stop
     assert made.second.start == corpus.sentences[sentence_of(corpus, made.second.start)], "B begins a sentence"
     assert made.first.stop in corpus.sentences, "A ends one"
+
+
+@settings(max_examples=300, deadline=None)
+@given(draw=draws)
+def test_whole_sentences_end_where_one_does(corpus: Corpus, draw: Draw) -> None:
+    (made,), (filled,) = (how(corpus, draw, draw.rng()) for how in (sentences, full))
+    assert made.start == filled.start
+    assert inside_one_document(corpus, made)
+    room = draw.length - 2
+    following = corpus.sentences[sentence_of(corpus, made.start) + 1]
+    if following - made.start > room:
+        assert made == filled, "one too long is cut"
+        return
+    assert made.stop in corpus.sentences
+    after = corpus.sentences[sentence_of(corpus, made.stop) + 1] if made.stop < len(corpus.tokens) else None
+    within = after is not None and document_of(corpus, made.stop) == document_of(corpus, made.start)
+    assert not within or after - made.start > room, "as many as there is room for"
 
 
 def test_half_are_true_one_in_ten_is_short_and_the_rest_are_full(corpus: Corpus) -> None:

@@ -21,14 +21,16 @@ TEXTS = ["The cat meows.", "The dog lives in the house.", "Loudly."]
 
 @pytest.mark.parametrize("body", ["linear", "bilstm"])
 @pytest.mark.parametrize("pooled", [True, False])
-@pytest.mark.parametrize("features", ["embeddings", "second-to-last", "last", "weighted-sum", "concat"])
+@pytest.mark.parametrize(
+    "features", ["embeddings", "second-to-last", "last", "weighted-sum", "weighted-sum-all", "concat"]
+)
 def test_features_of_the_reference(features: str, pooled: bool, body: str, minilm: Path) -> None:
     model = bertloom.load(minilm)
     theirs = transformers.AutoModel.from_pretrained(minilm).eval()
     torch.manual_seed(0)
     head = FeatureHead(model.config, 3, features, body, pooled).eval()
     if head.mix is not None and head.scale is not None:
-        head.mix.data, head.scale.data = torch.tensor([0.0, 1.0, -1.0, 0.5]), torch.tensor([1.5])
+        head.mix.data, head.scale.data = torch.linspace(-1, 1, len(head.mix)), torch.tensor([1.5])
     examples = model.examples(TEXTS)
     for example in examples:
         # Of every text the first row alone, or each third one, as first pieces of words are.
@@ -40,11 +42,14 @@ def test_features_of_the_reference(features: str, pooled: bool, body: str, minil
         for example in examples:
             ids = torch.tensor(example.input_ids[None].astype(np.int64))
             states = theirs(ids, output_hidden_states=True).hidden_states  # embeddings and 6 layers, each (1, n, D)
-            chosen = {"embeddings": states[:1], "second-to-last": states[-2:-1], "last": states[-1:]}.get(
-                features, states[-4:]
-            )
-            if features == "weighted-sum":
-                share = torch.tensor([0.0, 1.0, -1.0, 0.5]).exp()
+            chosen = {
+                "embeddings": states[:1],
+                "second-to-last": states[-2:-1],
+                "last": states[-1:],
+                "weighted-sum-all": states,
+            }.get(features, states[-4:])
+            if features.startswith("weighted-sum"):
+                share = torch.linspace(-1, 1, len(chosen)).exp()
                 x = 1.5 * sum(w * one for w, one in zip(share / share.sum(), chosen))
             else:
                 x = torch.cat(chosen, -1)
@@ -61,6 +66,9 @@ def test_the_embeddings_are_no_layer() -> None:
         with pytest.raises(InputError, match=f"{features} given, a model of more than {layers} layers needed"):
             FeatureHead(small(vocab_size=20, num_hidden_layers=layers), 2, features, "linear", False)
         FeatureHead(small(vocab_size=20, num_hidden_layers=layers + 1), 2, features, "linear", False)
+    two_way = FeatureHead(small(vocab_size=20, num_hidden_layers=2), 2, "weighted-sum-all", "linear", False)
+    assert two_way.mix is not None
+    assert len(two_way.mix) == 3, "words and both layers of an ELMo"
 
 
 @pytest.mark.parametrize("kind", [RowHead, PooledHead])

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from bertloom.errors import InputError
 from bertloom.text.encoding import BulkEncoder
 from bertloom.text.sequence import sequence
-from bertloom.text.tokenizer import ALBERT, ROBERTA, Tokenizer, unigram
+from bertloom.text.tokenizer import ALBERT, ROBERTA, Tokenizer, _stands_alone, unigram
 from bertloom.text.vocabulary import KINDS, train_vocabulary
 
 LINES = [
@@ -178,6 +178,20 @@ def test_a_corpus_has_the_tokens_of_each_sentence_after_a_space(sentences: list[
     want = tokenizer.ids([f" {one}" for one in sentences], special=False)
     assert lengths.tolist() == [len(one) for one in want]
     assert tokens.tolist() == [number for one in want for number in one]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_punctuation_is_no_part_of_a_word(kind: str) -> None:
+    tokenizer, text = trained(kind), "the house, a Café; the cat."
+    (ids,) = tokenizer.ids([text])
+    marks = [number for (start, end), number in zip(tokenizer.spans(text), ids) if text[start:end] in set(",;.")]
+    assert len(marks) == 3
+    assert tokenizer.starts_word[marks].all()
+
+
+def test_letters_that_are_written_without_spaces_are_words_of_their_own() -> None:
+    assert all(map(_stands_alone, "中のカก(,¿🙂"))
+    assert not any(map(_stands_alone, ["a", "é", "한", "ß", "7", "\u0301", "\ufffd", ""]))
 
 
 def test_words_begin_where_a_space_was() -> None:

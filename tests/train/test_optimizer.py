@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bertloom.model.encoder import Encoder
-from bertloom.objectives import Combined
+from bertloom.objectives import Combined, model_of
 from bertloom.train.optimizer import adamw, clip_gradients, decayed, default_rate, peak_rate, rate_at
 from bertloom.train.recipe import Recipe
 from tests.conftest import small
@@ -19,7 +19,7 @@ def test_an_objective_may_ask_for_a_lower_rate_where_none_is_given() -> None:
     assert peak_rate(Recipe(**where), 768, 3e-4) == default_rate(768)
     assert peak_rate(Recipe(**where, learning_rate=1e-3), 256, 3e-4) == 1e-3
     assert peak_rate(Recipe(**where, model="", start="model"), 768, math.inf) == 5e-5
-    assert Combined(small(), "rtd").fastest < Combined(small(), "mlm").fastest
+    assert Combined(model_of("rtd", small()), "rtd").fastest < Combined(small(), "mlm").fastest
 
 
 def test_groups_partition_the_parameters_and_no_norm_or_bias_decays() -> None:

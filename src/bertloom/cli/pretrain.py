@@ -31,8 +31,8 @@ def pretrain(
     json
         Print one JSON object.
     """
+    from bertloom.api import load
     from bertloom.cli.show import command, print_json, say
-    from bertloom.objectives import heads_of
     from bertloom.pretraining import pretrain as run
     from bertloom.train.metrics import FILE, read_metrics
 
@@ -54,7 +54,7 @@ def pretrain(
             }
         )
     elif finished:
-        fills = "mlm" in heads_of(chosen.objective)
+        fills = "mlm" in load(chosen.output).trained
         asked = ("fill", "The [MASK] is here.") if fills else ("evaluate", "--corpus", chosen.corpus)
         say(f"Done: {chosen.output}/model; next: {command(asked[0], chosen.output, *asked[1:])}")
     else:

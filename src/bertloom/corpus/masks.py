@@ -25,7 +25,7 @@ def tokens(starts: npt.NDArray[Any], rng: np.random.Generator, share: float = SH
 
 
 def whole_words(starts: npt.NDArray[Any], rng: np.random.Generator, share: float = SHARE) -> Ints:
-    """Places of whole words to hide: words drawn at random while they fit in the share; at least one token.
+    """Places of whole words to hide: words drawn at random while they fit in the share; of tokens where none does.
 
     `starts` (n,) tells where words begin; what stands before the first start is a word of its own.
     """
@@ -44,7 +44,7 @@ def whole_words(starts: npt.NDArray[Any], rng: np.random.Generator, share: float
         if not left:
             break
     if not chosen:
-        chosen = [int(np.argmin(lengths))]
+        return tokens(starts, rng, share)
     places = [np.arange(begins[word], begins[word] + lengths[word]) for word in sorted(chosen)]
     return np.concatenate(places).astype(np.int64)
 
@@ -75,7 +75,7 @@ NGRAM_LENGTHS = [1 / n for n in range(1, 4)]
 def _stretches(starts: npt.NDArray[Any], rng: np.random.Generator, share: float, lengths: Sequence[float]) -> Ints:
     """Places of stretches of words, drawn with the probabilities of their `lengths` until the share is hidden.
 
-    One that would hide too much is shortened by words; where no word is short enough a single token is hidden.
+    One that would hide too much is shortened by words; where no word is short enough single tokens are hidden.
     """
     size = len(starts)
     if not size:
@@ -97,7 +97,7 @@ def _stretches(starts: npt.NDArray[Any], rng: np.random.Generator, share: float,
         if not left:
             break
     if not chosen.any():
-        chosen[rng.integers(size)] = True
+        return tokens(starts, rng, share)
     return np.flatnonzero(chosen)
 
 

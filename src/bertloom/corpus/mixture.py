@@ -95,14 +95,12 @@ def _joined(path: Path, parts: Sequence[Corpus | None], shares: npt.NDArray[np.f
 
 
 def _dealt(shares: npt.NDArray[np.float64]) -> Ints:
-    """How many of `DEALT` draws each has: at least one, the largest remainders first."""
-    exact = np.maximum(shares * DEALT, 1.0)
+    """How many of `DEALT` draws each has: one, and its share of the others, the largest remainders first."""
+    above = np.maximum(shares * DEALT - 1, 0)
+    # Those above one draw fill up those below, each by what it has to give.
+    exact = 1 + above * ((DEALT - len(shares)) / (above.sum() or 1))
     counts = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - counts), kind="stable")
-    while (missing := DEALT - int(counts.sum())) > 0:
-        counts[order[:missing]] += 1
-    # What the smallest were given is the largest's.
-    counts[counts.argmax()] += DEALT - int(counts.sum())
+    counts[np.argsort(-(exact - counts), kind="stable")[: DEALT - int(counts.sum())]] += 1
     return counts
 
 

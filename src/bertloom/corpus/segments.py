@@ -43,10 +43,17 @@ class Pair(NamedTuple):
 
 
 def full(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> list[Span]:
-    """One segment filled to the length, or to its document's end (RoBERTa's full sentences within documents)."""
+    """One segment filled to the length, or to its document's end."""
     capacity = draw.length - 2
     place = chunks(corpus, capacity).place(draw)
     return [Span(place.token, min(int(corpus.spans[place.document + 1]), place.token + capacity))]
+
+
+def sentences(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> list[Span]:
+    """As many whole sentences as the length has room for; one too long is cut."""
+    (span,) = full(corpus, draw, rng)
+    end = int(corpus.sentences[sentence_of(corpus, span.stop)]) if span.stop < len(corpus.tokens) else span.stop
+    return [Span(span.start, end if end > span.start else span.stop)]
 
 
 def sentence(corpus: Corpus, draw: Draw, rng: np.random.Generator) -> list[Span]:
@@ -146,7 +153,7 @@ def assembled(corpus: Corpus, spans: Sequence[Span]) -> tuple[Example, Ints, npt
     return Example(np.concatenate(pieces).astype(np.int64), segment_ids), np.concatenate(places), starts
 
 
-SEGMENTS = {"full": full, "sentence": sentence}
+SEGMENTS = {"full": full, "sentences": sentences, "sentence": sentence}
 
 
 def examples_per_epoch(corpus: Corpus, kind: str, length: int) -> int:

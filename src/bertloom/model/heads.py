@@ -54,8 +54,8 @@ class DetectionHead(nn.Module):
         return self.output(self.activation(self.dense(states)))[:, 0]  # type: ignore[no-any-return]
 
 
-# Most tokens of a span (Joshi et al. 2020, §4.2: as many positions as a long sequence has hidden tokens).
-SPAN_POSITIONS = 200
+# Places in a run of hidden tokens, the last for all beyond, and the width of their vectors (Joshi et al. 2020, §4.2).
+SPAN_POSITIONS, SPAN_WIDTH = 200, 200
 
 
 class BoundaryHead(nn.Module):
@@ -67,8 +67,8 @@ class BoundaryHead(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         width = config.word_size
-        self.position = nn.Embedding(SPAN_POSITIONS, width)
-        self.first = nn.Linear(2 * config.hidden_size + width, config.hidden_size)
+        self.position = nn.Embedding(SPAN_POSITIONS, SPAN_WIDTH)
+        self.first = nn.Linear(2 * config.hidden_size + SPAN_WIDTH, config.hidden_size)
         self.first_norm = norm(config, config.hidden_size)
         self.second = nn.Linear(config.hidden_size, width)
         self.second_norm = norm(config, width)

@@ -81,6 +81,12 @@ def model_of(name: str, config: EncoderConfig) -> EncoderConfig:
     return config
 
 
+def published_objective(config: EncoderConfig) -> str:
+    """What a family was pretrained on, by the heads of its folders."""
+    found = next(iter(FAMILIES[config.model_type].pretrained.values()), ("mlm",))
+    return {"left-to-right": "causal", "two-way": "bilm"}.get(config.direction, "+".join(found))
+
+
 def heads_of(name: str) -> set[str]:
     """The heads that folders of an objective hold, as far as it is known."""
     return {head for one in name.split("+") if one in PARTS for head in PARTS[one].trains}
@@ -139,7 +145,8 @@ class Combined(nn.Module):
     def asked(self) -> Self:
         """The same heads, asked as every model is, whatever was chosen for training."""
         made = copy.copy(self)
-        made.parts = {name: part.asked() for name, part in self.parts.items()}
+        roles = {part.role for part in self.parts.values()}
+        made.parts = {name: part.asked(roles) for name, part in self.parts.items()}
         return made
 
     def epoch(self, source: Source, length: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -36,10 +36,10 @@ class Masked(Part):
         self.heads = {"mlm": self.head}
         self.hidden, self.share = self.mask or choices.mask, choices.mask_share
 
-    def asked(self) -> Self:
-        """Single tokens, as many as published."""
+    def asked(self, beside: Collection[str]) -> Self:
+        """Single tokens, as many as published; spans stay where something is asked of them."""
         made = copy.copy(self)
-        made.hidden, made.share = "tokens", SHARE
+        made.hidden, made.share = self.hidden if "boundaries" in beside else "tokens", SHARE
         return made
 
     def example(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -86,8 +86,8 @@ class Part(ABC):
         """Of each such model its config and its whole state."""
         return {}
 
-    def asked(self) -> Self:
-        """The part as every model is measured by it, whatever was chosen for training."""
+    def asked(self, beside: Collection[str]) -> Self:
+        """The part as every model is measured by it, whatever was chosen for training; `beside` are all roles there."""
         return copy.copy(self)
 
     def segments(self, corpus: Corpus, draw: Draw, rng: np.random.Generator) -> tuple[list[Span], Targets]:

@@ -24,9 +24,6 @@ from bertloom.model.packed import Batch
 from bertloom.objectives.masked import Masked, named
 from bertloom.objectives.part import Choices, Measured
 
-# Multiples of these are all sizes of a generator.
-HEAD_SIZE = 64
-
 
 class ReplacedToken(Masked):
     """The generator learns masked language modelling beside the encoder, whose embeddings it shares (§3.1, §3.2)."""
@@ -71,9 +68,9 @@ class ReplacedToken(Masked):
     def example(
         self, corpus: Corpus, example: Example, places: Ints, starts: npt.NDArray[Any], rng: np.random.Generator
     ) -> Example:
-        """Every ordinary token is asked of; which are replaced is known when the generator has written."""
+        """Every token is asked of; which are replaced is known when the generator has written."""
         made = super().example(corpus, example, places, starts, rng)
-        made.targets["rtd"] = (places, np.zeros(len(places), np.int64))
+        made.targets["rtd"] = (np.arange(len(made)), np.zeros(len(made), np.int64))
         return made
 
     def before(self, encoder: Encoder, batch: Batch, measure: bool = False) -> tuple[Batch, dict[str, Any]]:

@@ -79,8 +79,6 @@ class RowHead(nn.Linear):
 
 
 LSTM_LAYERS, LSTM_DROPOUT = 2, 0.5
-# Hidden states of a model that has every kind of features.
-DEEP = 13
 
 
 class FeatureHead(nn.Module):
@@ -95,15 +93,16 @@ class FeatureHead(nn.Module):
             if value not in known:
                 raise InputError(f"{name}: {nearest(value, known)}")
         layers = config.num_hidden_layers
-        # What they are of this model and of one that is deep enough; the embeddings are no layer.
-        chosen, wanted = (range(states)[FEATURES[features]] for states in (layers + 1, DEEP))
-        if len(chosen) < len(wanted) or (features != "embeddings" and 0 in chosen):
+        # The embeddings, with which states begin, are no layer.
+        chosen = range(layers + 1)[FEATURES[features]]
+        if layers < -FEATURES[features].start:
             raise InputError(f"features-from: {features} given, a model of more than {layers} layers needed")
         self.features, self.pooled = features, pooled
         width = config.hidden_size * (len(chosen) if features == "concat" else 1)
         # Softmax of these mixes the layers, and one number scales the mix (Peters et al. 2018, §3.2).
-        self.mix = nn.Parameter(torch.zeros(len(chosen))) if features == "weighted-sum" else None
-        self.scale = nn.Parameter(torch.ones(1)) if features == "weighted-sum" else None
+        mixed = features.startswith("weighted-sum")
+        self.mix = nn.Parameter(torch.zeros(len(chosen))) if mixed else None
+        self.scale = nn.Parameter(torch.ones(1)) if mixed else None
         self.lstm = None
         if body == "bilstm":
             size = config.hidden_size

@@ -32,6 +32,7 @@ FEATURES: dict[str, slice] = {
     "second-to-last": slice(-2, -1),
     "last": slice(-1, None),
     "weighted-sum": slice(-4, None),
+    "weighted-sum-all": slice(0, None),
     "concat": slice(-4, None),
 }
 BODIES = ("linear", "bilstm")

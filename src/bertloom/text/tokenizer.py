@@ -119,6 +119,18 @@ class Special:
         return {role: getattr(self, role) for role in SPECIAL}
 
 
+# How Unicode calls letters that no space parts from the word before.
+UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
+
+
+def _stands_alone(letter: str) -> bool:
+    """Whether a letter begins a word wherever it stands; of a part of one, as byte pairs have, nobody knows."""
+    if letter in ("", "\ufffd"):
+        return False
+    kind = unicodedata.category(letter)
+    return kind[0] in "PS" or (kind[0] == "L" and unicodedata.name(letter, "").startswith(UNSPACED))
+
+
 class Tokenizer:
     """Ids of texts; raises `InputError` where a special token is missing from the vocabulary.
 
@@ -253,10 +265,18 @@ class Tokenizer:
 
     @cached_property
     def starts_word(self) -> npt.NDArray[np.bool_]:
-        """(V,) whether a token begins a word, or goes on one (`##ing`; where spaces are spelt out, without one)."""
+        """(V,) whether a token begins a word, or goes on one (`##ing`).
+
+        Where spaces are spelt out those begin words, and so do punctuation and letters that are written without spaces.
+        """
         if self.parts[0] == "WordPiece":
             return np.array([not token.startswith("##") for token in self.vocabulary])
-        return np.array([token.startswith(SPACES) for token in self.vocabulary])
+        return np.array(
+            [
+                token.startswith(SPACES) or _stands_alone(self.surface(id_)[:1])
+                for id_, token in enumerate(self.vocabulary)
+            ]
+        )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -37,11 +37,15 @@ class Recipe(Keys):
     )
     start: str = key("", "Begin with the weights of this model instead of new ones.", name="from")
     objective: str = key(
-        "mlm+nsp", "What is learned, by parts joined with +: mlm, wwm, rtd, causal, mlm+nsp, mlm+sop, span+sbo, …"
+        "",
+        "What is learned, by parts joined with +: mlm, wwm, rtd, causal, mlm+nsp, mlm+sop, span+sbo, …; unless given "
+        "what the family was published with, or --from was pretrained on.",
     )
     mask: str = key("tokens", "What mlm hides: tokens, whole words, ngrams of them, or spans.")
     mask_share: float = key(0.15, "Share of the tokens that is hidden; measures always hide 0.15.")
-    segments: str = key("full", "Segments without pairs: full (to the length, within a document) or sentence.")
+    segments: str = key(
+        "full", "Segments without pairs, within a document: full to the length, whole sentences, or one sentence."
+    )
     teacher: str = key("", "For distill: the model to learn from; without --model its half is made of it.")
     temperature: float = key(2.0, "For distill: what logits are divided by.")
     generator: float = key(0.25, "For rtd: the generator's width as a share of the model's.")
