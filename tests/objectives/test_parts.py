@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -536,12 +537,61 @@ def test_a_run_stopped_and_gone_on_with_is_the_run_left_alone(
         assert file.read_bytes() == other.read_bytes(), file.name
     model = bertloom.load(tmp_path / "parts")
     assert set(model.trained) == heads_of(name)
-    measures = held_out(
-        model.encoder, trained_objective(model), Corpus(corpus.path / "held-out"), examples=20, length=48
-    )
+    aside = Corpus(corpus.path / "held-out")
+    measures = held_out(model.encoder, trained_objective(model), aside, examples=16, length=48, tokens=4096)
     rows = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     last = [row["held_out"] for row in rows if "held_out" in row][-1]
     assert set(measures) == set(last)
+    for part, one in measures.items():
+        told = last[part]
+        assert (one.loss, one.accuracy, one.count) == pytest.approx((told["loss"], told["accuracy"], told["count"]))
+
+
+def test_what_learned_beside_a_model_goes_on_with_it(corpus: Corpus, tmp_path: Path) -> None:
+    assert pretrain(recipe(corpus, tmp_path / "first", "rtd", generator=1.0))
+    again = recipe(corpus, tmp_path / "on", "", model="", start=str(tmp_path / "first"), generator=1.0, positions=600)
+    run = Pretraining(again, lambda text: None)
+    assert run.recipe.objective == "rtd", "as it was pretrained"
+    before = bertloom.load(tmp_path / "first" / "model" / "generator")
+    (state,) = (state for _, state in run.objective.companions(run.encoder).values())
+    old = {
+        **before.state(),
+        **{f"embeddings.{name}": one for name, one in before.encoder.embeddings.state_dict().items()},
+    }
+    same = {name for name, one in state.items() if name in old and torch.equal(one, old[name])}
+    assert state.keys() - same == {"embeddings.position.weight"}, "which are stretched"
+    with pytest.raises(InputError, match=r"generator: 0.25 given, 1 allowed, as wide as it is"):
+        Pretraining(replace(again, output=str(tmp_path / "other"), generator=0.25), lambda text: None)
+    shutil.rmtree(tmp_path / "first" / "model" / "generator")
+    warned: list[str] = []
+    Pretraining(again, warned.append)
+    assert any("no generator beside it" in one for one in warned)
+
+
+def test_spans_stay_spans_where_they_are_asked_of(corpus: Corpus) -> None:
+    for name, kept in (("span", False), ("span+sbo", True)):
+        _, objective = combined(name, fitting(name, vocab_size=corpus.vocab_size))
+        asked = objective.asked()
+        hidden = [asked.example(corpus, Draw(0, index, 60)).targets["mlm"][0] for index in range(100)]
+        side = np.mean(np.concatenate([np.diff(places) == 1 for places in hidden]))
+        assert (side > 0.5) == kept, side
+
+
+def test_what_is_learned_where_nothing_is_named(corpus: Corpus, tmp_path: Path, teacher: Path) -> None:
+    for changes, want in (
+        ({}, "mlm+nsp"), ({"family": "roberta"}, "mlm"), ({"family": "albert"}, "mlm+sop"),
+        ({"family": "electra"}, "rtd"), ({"family": "modernbert"}, "mlm"),
+        ({"model": "", "teacher": str(teacher)}, "distill"),
+        ({"model": "", "start": str(teacher)}, "mlm+nsp"),
+    ):  # fmt: skip
+        run = tmp_path / want / str(len(str(changes)))
+        assert pretrain(recipe(corpus, run, "", steps=1, **changes))
+        assert json.loads((run / "model" / "config.json").read_text())["pretraining_objective"] == want
+        assert Pretraining(recipe(corpus, run, "", steps=1, **changes), lambda text: None).first == 1
+        assert Pretraining(recipe(corpus, run, want, steps=1, **changes), lambda text: None).first == 1
+    assert pretrain(recipe(corpus, tmp_path / "causal", "causal", steps=1))
+    again = recipe(corpus, tmp_path / "on", "", model="", start=str(tmp_path / "causal"))
+    assert Pretraining(again, lambda text: None).recipe.objective == "causal"
 
 
 @pytest.mark.parametrize(
@@ -653,6 +703,13 @@ def test_what_cannot_be_run(corpus: Corpus, tmp_path: Path, teacher: Path, minil
     ):
         with pytest.raises(InputError, match=said):
             pretrain(recipe(corpus, tmp_path / "run", name, **changes))
+    with pytest.raises(InputError, match="length: 600 given, at most 512 positions of the teacher's"):
+        pretrain(
+            recipe(corpus, tmp_path / "run", "distill", model="tiny", positions=700, teacher=str(teacher), length=600)
+        )
+    warned: list[str] = []
+    Pretraining(recipe(corpus, tmp_path / "run", "distill", model="", teacher=str(teacher), length=60), warned.append)
+    assert any("was trained on 48 tokens at most" in one for one in warned)
     for changes, said in (
         ({"generator": 1.5}, "generator: 1.5 given, above 0"),
         ({"temperature": 0.0}, "temperature: 0.0 given, at least"),
