@@ -150,7 +150,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "batch", "family", "objective"),
-    [("mini", 256, "", "mlm+nsp"), ("small", 128, "", "mlm+nsp"), ("mini", 256, "modernbert", "mlm")],
+    [
+        ("mini", 256, "", "mlm+nsp"),
+        ("small", 128, "", "mlm+nsp"),
+        ("mini", 256, "modernbert", "mlm"),
+        ("mini", 256, "", "causal"),
+        ("mini", 256, "electra", "rtd"),
+    ],
 )
 def test_memory_is_what_a_run_then_uses(
     model: str, batch: int, family: str, objective: str, corpus: Corpus, tmp_path: Path

@@ -74,11 +74,7 @@ def flops_per_token(
 
     `beside` is what else learns or is learned from: a generator, or a teacher, which only goes forward.
     """
-    asked = {
-        "mlm": 1.0 if {"causal", "bilm"} & parts_of(objective).keys() else mask_share,
-        "sbo": mask_share,
-        "rtd": 1.0,
-    }
+    asked = {"mlm": _shares(objective, mask_share)[1], "sbo": mask_share, "rtd": 1.0}
     shares = {name: asked[name] for name in heads_of(objective) & asked.keys()}
     flops = {name: 3 * value for name, value in _forward(config, length, shares).items()}
     if other := beside(config, objective):
@@ -86,6 +82,12 @@ def flops_per_token(
         # What a generator writes is drawn from logits that are made once more.
         flops["beside"] = 3 * sum(its.values()) + its["head"] if other[2] else sum(its.values())
     return flops
+
+
+def _shares(objective: str, mask_share: float) -> tuple[float, float]:
+    """What shares of all tokens have their last states read, and are named."""
+    parts = parts_of(objective).values()
+    return max(mask_share, *(one.reads for one in parts)), max(mask_share, *(one.names for one in parts))
 
 
 def _forward(config: EncoderConfig, length: int, shares: Mapping[str, float]) -> dict[str, float]:
@@ -123,22 +125,24 @@ def _seen(config: EncoderConfig, layer: int, length: int) -> float:
     return min(most, before + BLOCK + after)
 
 
-def activation_bytes(config: EncoderConfig, tokens: int, length: int, mask_share: float = SHARE) -> int:
+def activation_bytes(
+    config: EncoderConfig, tokens: int, length: int, mask_share: float = SHARE, objective: str = "mlm"
+) -> int:
     """Bytes held between forward and backward of a micro-batch in fp32, and the logits at work in the head."""
+    reads, names = _shares(objective, mask_share)
     width, inner = config.hidden_size, config.intermediate_size
     drops = config.hidden_dropout_prob > 0
     # Projections, mixed values, the two sums and norms, the inner layer before and after its activation, byte masks;
     # of a gated one both halves, the activated one and their product.
     layer = 4 * (8 * width + (4 if config.gated else 2) * inner) + 2 * width * drops
     # The last layer's queries and feed-forward are there for the rows that are read alone.
-    last = 4 * 2 * width + mask_share * (layer - 4 * 2 * width)
+    last = 4 * 2 * width + reads * (layer - 4 * 2 * width)
     numbers = range(config.num_hidden_layers)
-    weights = [
-        _weights_bytes(config, number, length) * (1 if number < numbers[-1] else mask_share) for number in numbers
-    ]
+    weights = [_weights_bytes(config, number, length) * (1 if number < numbers[-1] else reads) for number in numbers]
     embeddings = 4 * 2 * config.word_size + 5 * width
-    masked = int(mask_share * tokens)
-    head = masked * 4 * 6 * config.word_size + 4 * min(LOGITS_AT_ONCE + config.vocab_size, masked * config.vocab_size)
+    named, held = int(names * tokens), sum(one.holds for one in parts_of(objective).values())
+    head = named * 4 * 6 * config.word_size + 4 * min(LOGITS_AT_ONCE + config.vocab_size, named * config.vocab_size)
+    head += held * named * 4 * config.vocab_size
     # Gradients of one layer's widest tensors on the way back.
     passing = 4 * tokens * (2 * inner + 4 * width)
     layers = max(0, config.num_hidden_layers - 1) * layer + last * (config.num_hidden_layers > 0)
@@ -171,7 +175,7 @@ class Plan:
         """Memory of a run by what holds it, for a micro-batch of `micro_batch` sequences."""
         learned, other = 4 * parameters(self.config, self.objective)["total"], beside(self.config, self.objective)
         tokens = self.micro_batch * self.length
-        activations = activation_bytes(self.config, tokens, self.length, self.mask_share)
+        activations = activation_bytes(self.config, tokens, self.length, self.mask_share, self.objective)
         fixed = 0
         if other:
             config, count, learns = other

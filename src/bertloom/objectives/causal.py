@@ -30,6 +30,7 @@ class NextToken(Part):
     beside = ()
     reason = "its tokens see one side alone"
     direction = "left-to-right"
+    reads = names = 1.0
 
     def __init__(self, config: EncoderConfig, choices: Choices):
         self.head = LanguageHead(config)

@@ -26,6 +26,7 @@ class Distilled(Masked):
     """The teacher's probabilities of hidden tokens, the tokens themselves, and the direction of its last states."""
 
     weights: ClassVar[Mapping[str, float]] = {"soft": 5.0, "mlm": 2.0, "cosine": 1.0}
+    reads, holds = 1.0, 5
     beside = ()
     reason = "it has its own way of naming hidden tokens"
 

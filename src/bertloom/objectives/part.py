@@ -48,6 +48,11 @@ class Part(ABC):
 
     # The losses with their weights in the sum.
     weights: ClassVar[Mapping[str, float]]
+    # What shares of all tokens have their last states read and are named among all words, if more than are hidden.
+    reads: ClassVar[float] = 0.0
+    names: ClassVar[float] = 0.0
+    # Arrays of a logit for every word that are held for those hidden.
+    holds: ClassVar[int] = 0
     # The highest rate taken where none is given.
     fastest: ClassVar[float] = math.inf
     # What its measures stand beside: `words`, who knows how often each is, or a `coin`; of others nobody can say.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bertloom.corpus import Corpus
+from bertloom.corpus.masks import SHARE
 from bertloom.example import Example, Ints
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import Batch
@@ -24,6 +25,7 @@ class WordStructure(Masked):
     """Beside masked language modelling: groups of three tokens that are not hidden stand in another order."""
 
     weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0, "wso": 1.0}
+    names = SHARE + SHUFFLED
     guessed: ClassVar[Mapping[str, str]] = {"mlm": "words", "wso": "words"}
 
     def example(
