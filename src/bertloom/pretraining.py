@@ -83,7 +83,7 @@ class Pretraining(Run[Measure]):
         self._build(given)
         if started and (beside := self.objective.companions(self.encoder)):
             if all((started.path / name).is_dir() for name in beside):
-                self._fill_companions(started.path)
+                _fill_companions(self.objective, self.encoder, started.path)
             else:
                 warn(f"{recipe.start} has no {' and '.join(beside)} beside it; it is given a new one")
         for place in (recipe.steps - 1, 0):
@@ -215,26 +215,12 @@ class Pretraining(Run[Measure]):
             [*self.encoder.named_parameters(), *self.objective.named_parameters()], recipe.weight_decay
         )
 
-    def _fill_companions(self, folder: Path) -> None:
-        """What learns beside the encoder, as it stands in a model's folder."""
-        for name, (config, own) in self.objective.companions(self.encoder).items():
-            found, _ = hub.read_config(folder / name)
-            if found.hidden_size != config.hidden_size:
-                share = found.hidden_size / self.config.hidden_size
-                said = f"{self.recipe.generator:g} given, {share:g} allowed, as wide as it is"
-                raise InputError(f"{name}: {said}", folder / name)
-            state, _ = hub.read_state(folder / name, found)
-            for key, tensor in own.items():
-                # Embeddings are the encoder's.
-                if not key.startswith("embeddings."):
-                    tensor.copy_(state[key])
-
     def _resume(self, manifest: dict[str, Any], folder: Path) -> int:
         if manifest.get("corpus") != self.corpus.identity:
             raise InputError(
                 "the run was on another text or vocabulary than is there now; give another --output", folder
             )
-        self._fill_companions(folder / "model")
+        _fill_companions(self.objective, self.encoder, folder / "model")
         checkpoint.load_moments(self.optimizer, folder)
         return int(manifest["step"])
 
@@ -301,12 +287,23 @@ def trained_objective(model: Model) -> Combined:
     for key, head in objective.heads.items():
         model.head(key)
         head.load_state_dict(model.heads[key].state_dict())
-    for key, (config, own) in objective.companions(model.encoder).items():
-        state, _ = hub.read_state(model.path / key, config)
-        for weight, tensor in own.items():
-            tensor.copy_(state[weight])
+    _fill_companions(objective, model.encoder, model.path)
     objective.to(model.encoder.embeddings.word.weight.device)
     return objective.asked().eval()
+
+
+def _fill_companions(objective: Combined, encoder: Encoder, folder: Path) -> None:
+    """What learns beside an encoder, as it stands in the model's folder."""
+    for name, (config, own) in objective.companions(encoder).items():
+        found, _ = hub.read_config(folder / name)
+        if found.hidden_size != config.hidden_size:
+            given, allowed = (one.hidden_size / encoder.config.hidden_size for one in (config, found))
+            raise InputError(f"{name}: {given:g} given, {allowed:g} allowed, as wide as it is", folder / name)
+        state, _ = hub.read_state(folder / name, found)
+        for key, tensor in own.items():
+            # Embeddings are the encoder's.
+            if not key.startswith("embeddings."):
+                tensor.copy_(state[key])
 
 
 # Documents of a text of which some are held out.

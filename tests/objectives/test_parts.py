@@ -560,7 +560,7 @@ def test_what_learned_beside_a_model_goes_on_with_it(corpus: Corpus, tmp_path: P
     }
     same = {name for name, one in state.items() if name in old and torch.equal(one, old[name])}
     assert state.keys() - same == {"embeddings.position.weight"}, "which are stretched"
-    with pytest.raises(InputError, match=r"generator: 0.25 given, 1 allowed, as wide as it is"):
+    with pytest.raises(InputError, match=r"generator: 0.5 given, 1 allowed, as wide as it is"):
         Pretraining(replace(again, output=str(tmp_path / "other"), generator=0.25), lambda text: None)
     shutil.rmtree(tmp_path / "first" / "model" / "generator")
     warned: list[str] = []
