@@ -13,7 +13,8 @@ def smoothed(sizes: npt.NDArray[np.float64], exponent: float) -> npt.NDArray[np.
 
     Of multilingual BERT's languages 0.7 (Devlin 2018), so that the small are drawn more often than they would be.
     """
-    powers = (sizes / sizes.sum()) ** exponent
+    # By the largest, so that no exponent makes all of them vanish.
+    powers = (sizes / sizes.max()) ** exponent
     return powers / powers.sum()  # type: ignore[no-any-return]
 
 
