@@ -33,7 +33,7 @@ class Recipe(Keys):
         "", "Size: tiny, mini, small, medium, base, large or a preset's full name; mini, or that of --from."
     )
     family: str = key(
-        "", "Make of that size a roberta, albert, distilbert, electra or modernbert; the preset's own unless given."
+        "", "Make of that size a roberta, xlm-roberta, albert, distilbert, electra, modernbert; its own unless given."
     )
     start: str = key("", "Begin with the weights of this model instead of new ones.", name="from")
     objective: str = key(
