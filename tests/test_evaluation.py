@@ -13,7 +13,7 @@ from bertloom import hub
 from bertloom.api import Model, load
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
-from bertloom.evaluation import blimp, guessing, held_out, interval, log_likelihoods, read_pairs
+from bertloom.evaluation import Measure, blimp, guessing, held_out, interval, log_likelihoods, read_pairs
 from bertloom.objectives import Combined
 from bertloom.text.tokenizer import Tokenizer
 from tests.conftest import small
@@ -115,6 +115,14 @@ def test_guessing_knows_frequencies_alone(corpus: Corpus) -> None:
     assert made["mlm"].loss == pytest.approx(-sum(p * math.log(p) for p in shares if p))
     assert made["mlm"].accuracy == pytest.approx(shares.max())
     assert (made["nsp"].loss, made["nsp"].accuracy) == (pytest.approx(math.log(2)), 0.5)
+
+
+def test_guessing_of_what_was_replaced_is_calling_it_all_the_texts_own(corpus: Corpus) -> None:
+    objective = Combined(small(), "rtd", generator=1.0)
+    assert guessing(corpus, objective).keys() == {"mlm"}
+    made = guessing(corpus, objective, {"rtd": Measure(0.5, 0.9, 200), "replaced": Measure(3.0, 0.1, 20)})
+    assert made["rtd"].accuracy == 0.9
+    assert made["rtd"].loss == pytest.approx(-0.1 * math.log(0.1) - 0.9 * math.log(0.9))
 
 
 def test_held_out_is_deterministic_and_weighs_labels_alike(model: Model, corpus: Corpus) -> None:

@@ -28,7 +28,7 @@ def whole_state(config: EncoderConfig) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """A folder of ours with every field at another value than its default, and a foreign setting."""
-    hub.write(tmp_path / "m", small(), whole_state(small()), {"classifier_dropout": 0.25})
+    hub.write(tmp_path / "m", small(), whole_state(small()), others={"classifier_dropout": 0.25})
     return tmp_path / "m"
 
 

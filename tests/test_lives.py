@@ -95,6 +95,15 @@ def test_from_raw_text_to_a_folder_that_transformers_opens(row: str, folder: Pat
     )  # fmt: skip
     assert report
     assert report["scores"]["accuracy"] > 0.58, "beside 0.5, four deviations away"
+    told = json.loads((run / "model" / "config.json").read_text())
+    ids = bertloom.load(run).tokenizer.special.ids
+    asked = {"bos": "cls", "eos": "sep", **{role: role for role in ids}}
+    assert all(told[f"{key}_token_id"] == ids[role] for key, role in asked.items() if f"{key}_token_id" in told)
+    if row in ("roberta", "albert", "modernbert"):
+        assert {"bos_token_id", "eos_token_id"} <= told.keys()
+    for side in ("left-to-right", "right-to-left") if row == "two-way" else ():
+        half = transformers.AutoModelForCausalLM.from_pretrained(run / "model" / side)
+        assert transformers.AutoTokenizer.from_pretrained(run / "model" / side).vocab_size == half.config.vocab_size
     model = bertloom.load(folder / f"{row}-tuned")
     text = "The commerce of our citizens upon the high seas."
     (answer,) = model.predict([{"text": text}])

@@ -118,7 +118,7 @@ class Model:
         (example,) = self.examples([text], None if second is None else [second])
         insides: list[Insides] = []
         self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device), trace=insides)
-        return self.tokenizer.tokens(example.input_ids.tolist()), insides
+        return self.tokenizer.shown(example.input_ids.tolist()), insides
 
     @torch.no_grad()
     def fill(self, text: str, top: int = 5) -> list[list[Filling]]:
@@ -148,7 +148,7 @@ class Model:
         return [
             [
                 Filling(token, float(share), self._filled(text, spans[place - 1], number))
-                for number, token, share in zip(numbers.tolist(), self.tokenizer.tokens(numbers.tolist()), shares)
+                for number, token, share in zip(numbers.tolist(), self.tokenizer.shown(numbers.tolist()), shares)
             ]
             for place, numbers, shares in zip(places, best.indices, best.values)
         ]
@@ -272,9 +272,7 @@ class Model:
             if self.task.part in hub.TASK_PARTS and not (self.task.pooled and self.config.direction != "both"):
                 task, told = self.task.architecture, {**told, **self.task.labels_in_config()}
         with whole_folder(folder) as beside:
-            hub.write(beside, self.config, self.state(), told, task)
-            if self._tokenizer is not None:
-                self._tokenizer.save(beside, self.config.longest, bool(self.config.type_vocab_size))
+            hub.write(beside, self.config, self.state(), self._tokenizer, told, task)
             (beside / CARD).write_text(card, encoding="utf-8")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +73,25 @@ def held_out(
     }
 
 
-def guessing(corpus: Source, objective: Combined) -> dict[str, Measure]:
-    """What someone scores who knows only the corpus's token frequencies, or tosses a coin."""
-    frequencies = corpus.frequencies[corpus.frequencies > 0] / corpus.frequencies.sum()
-    entropy = float(-(frequencies * np.log(frequencies)).sum())
-    known = {"words": Measure(entropy, float(frequencies.max()), 0), "coin": Measure(math.log(2), 0.5, 0)}
-    return {name: known[how] for name, how in objective.guessed.items()}
+def guessing(
+    corpus: Source, objective: Combined, measures: Mapping[str, Measure] = MappingProxyType({})
+) -> dict[str, Measure]:
+    """What someone scores who knows only the corpus's token frequencies, tosses a coin, or always says the same.
+
+    Of the last the measures tell how often that is wrong.
+    """
+    known = {"words": _by_shares(corpus.frequencies / corpus.frequencies.sum()), "coin": _by_shares(np.full(2, 0.5))}
+    for name, how in objective.guessed.items():
+        if how in measures:
+            wrong = measures[how].count / max(1, measures[name].count)
+            known[how] = _by_shares(np.array([wrong, 1 - wrong]))
+    return {name: known[how] for name, how in objective.guessed.items() if how in known}
+
+
+def _by_shares(shares: npt.NDArray[np.float64]) -> Measure:
+    """What someone scores who knows how often each answer is right."""
+    there = shares[shares > 0]
+    return Measure(float(-(there * np.log(there)).sum()), float(there.max()), 0)
 
 
 def _masked(whole: Ints, model: Model) -> Iterator[Example]:

@@ -48,6 +48,8 @@ class Family:
     tasks: Mapping[str, Names] = field(default_factory=dict)
     # Fields of a config that a folder tells, with their keys there.
     keys: Mapping[str, str] = field(default_factory=dict)
+    # Keys of a config that hold special tokens' ids beside the padding's, with the tokens' roles.
+    special: Mapping[str, str] = field(default_factory=dict)
     # Settings that would change the mathematics, and the only value we compute.
     required: Mapping[str, Any] = field(default_factory=dict)
     # The class of a left-to-right model with its language head.
@@ -140,6 +142,8 @@ _POOLER: Names = {"pooler.dense.*": ["pooler.dense.*"]}
 # A classification head of two layers, of which the first is our pooler.
 _DEEP_CLASSIFIER: Names = {"pooler.dense.*": ["classifier.dense.*"], "classifier.*": ["classifier.out_proj.*"]}
 
+_ENDS = {"bos_token_id": "cls", "eos_token_id": "sep"}
+
 _BERT = Family(
     base=BERT,
     title="BERT",
@@ -180,6 +184,7 @@ _ROBERTA = Family(
     pretrained={"ForMaskedLM": ("mlm",)},
     tasks={"ForSequenceClassification": _DEEP_CLASSIFIER},
     keys=_DIRECTED,
+    special=_ENDS,
     required=_REQUIRED,
     twice={
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
@@ -217,6 +222,7 @@ _ALBERT = Family(
     claims=("predictions.", "sop_classifier."),
     pretrained={"ForPreTraining": ("mlm", "sop"), "ForMaskedLM": ("mlm",)},
     keys={**_TOLD, "embedding_size": "embedding_size", "num_hidden_groups": "num_hidden_groups"},
+    special=_ENDS,
     required={**_REQUIRED, "inner_group_num": 1},
     twice={
         "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
@@ -372,6 +378,7 @@ _MODERNBERT = Family(
         "head_bias": "classifier_bias", "hidden_dropout_prob": "mlp_dropout",
         "attention_probs_dropout_prob": "attention_dropout",
     },
+    special={**_ENDS, "cls_token_id": "cls", "sep_token_id": "sep"},
     required={"tie_word_embeddings": True},
     twice={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
     read=_read_modernbert,

@@ -21,7 +21,7 @@ from bertloom.families import FAMILIES, Family
 from bertloom.files import read_json, write_json
 from bertloom.model.encoder import Encoder, Pooler
 from bertloom.model.heads import HEADS
-from bertloom.text.tokenizer import FILES
+from bertloom.text.tokenizer import FILES, Tokenizer
 
 # Heads that `transformers` has no place for keep our names behind this one.
 OWN = "bertloom."
@@ -227,10 +227,11 @@ def write(
     folder: Path,
     config: EncoderConfig,
     state: Mapping[str, Tensor],
+    tokenizer: Tokenizer | None = None,
     others: Mapping[str, Any] | None = None,
     task: str = "",
 ) -> None:
-    """Write `config.json` and `model.safetensors` as `transformers` names and ties them.
+    """Write `config.json` and `model.safetensors` as `transformers` names and ties them, and the tokenizer's files.
 
     `task` is what the class there ends in that opens a fine-tuned model.
     """
@@ -248,12 +249,16 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS[0], metadata={"format": "pt"})
     told = {"model_type": config.model_type, **(others or {}), "architectures": [family.classes + task]}
+    if tokenizer is not None:
+        ids = tokenizer.special.ids
+        told = {**{key: ids[role] for key, role in family.special.items()}, **told}
+        tokenizer.save(folder, config.longest, bool(config.type_vocab_size))
     write_json(folder / "config.json", json.loads(json.dumps({**told, **family.settings(config)})))
     if config.direction == "two-way":
-        _write_sides(folder, config, state)
+        _write_sides(folder, config, state, tokenizer)
 
 
-def _write_sides(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor]) -> None:
+def _write_sides(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer | None) -> None:
     """Of a two-way model each stack as a left-to-right BERT for `transformers`; the right one reads texts backwards."""
     side = replace(config.side, model_type="bert")
     for name, other in (("left", "right"), ("right", "left")):
@@ -262,7 +267,7 @@ def _write_sides(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor
             for key, tensor in state.items()
             if f".{other}." not in key and key.startswith(("embeddings.", "layers.", "mlm."))
         }
-        write(folder / f"{name}-to-{other}", side, own)
+        write(folder / f"{name}-to-{other}", side, own, tokenizer)
 
 
 def _pretrained(config: EncoderConfig, state: Mapping[str, Tensor]) -> str:

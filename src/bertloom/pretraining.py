@@ -27,7 +27,7 @@ from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
 from bertloom.objectives import Combined, model_of, parts_of, published_objective
-from bertloom.objectives.distilled import inherited, student_config
+from bertloom.objectives.distilled import inherited, require_teacher, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
 from bertloom.text.sources import COMPRESSED, expand
@@ -64,6 +64,8 @@ class Pretraining(Run[Measure]):
         if not recipe.start and not recipe.teacher:
             # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
+        if recipe.objective:
+            recipe = self.recipe = replace(recipe, objective="+".join(parts_of(recipe.objective)))
         self.seed, self.clip, self.last, self.keep = recipe.seed, recipe.clip, recipe.steps, recipe.keep
         self.save_every, self.evaluate_every = recipe.save_every, recipe.evaluate_every
         self.tensorboard, self.identity = recipe.tensorboard, self.corpus.identity
@@ -176,6 +178,7 @@ class Pretraining(Run[Measure]):
         teacher = load(recipe.teacher)
         self.corpus.require(teacher.tokenizer.fingerprint, recipe.teacher)
         teacher.head("mlm")
+        require_teacher(teacher.config)
         if recipe.length > teacher.config.longest:
             raise InputError(
                 f"length: {recipe.length} given, at most {teacher.config.longest} positions of the teacher's"
@@ -258,8 +261,7 @@ class Pretraining(Run[Measure]):
         training = Training(self.recipe, self.corpus.manifest, measures, done, tokens)
         model.save(folder, model_card(self.config, "mlm" in model.trained, training))
         for name, (config, state) in self.objective.companions(self.encoder).items():
-            hub.write(folder / name, config, state)
-            self.tokenizer.save(folder / name, config.longest, bool(config.type_vocab_size))
+            hub.write(folder / name, config, state, self.tokenizer)
 
     def draw(self, rows: list[dict[str, Any]]) -> None:
         """`curves.png` as it stands."""

@@ -123,6 +123,8 @@ def test_mixtures_that_cannot_be(corpora: Path, tmp_path: Path) -> None:
             opened(corpora, weights=weights)
     with pytest.raises(InputError, match="allowed with a folder of several corpora"):
         opened(corpora / "long", weights="long=1")
+    with pytest.raises(InputError, match=r"exponent: .* given, allowed with a folder of several corpora"):
+        opened(corpora / "long", exponent=0.5)
     with pytest.raises(InputError, match="no prepared corpus there"):
         opened(tmp_path)
     for name, words in (("a", 80), ("b", 90)):

@@ -152,12 +152,35 @@ def test_places_point_at_the_users_own_string(text: str, kind: str) -> None:
             assert not tokenizer.surface(number).strip() or number == tokenizer.special.unk
         if text[start:end].strip():
             assert text[start:end] == text[start:end].strip(), "no space before or after"
+        joined = {place for place in (start, end) if start < end and 0 < place < len(text)}
+        assert not any(unicodedata.category(text[one])[0] == "M" for one in joined if text[one - 1].strip())
+        assert not any("\u1160" <= text[one] <= "\u11ff" for one in joined if text[one - 1].strip()), "half a syllable"
     assert places == sorted(places), "in the order of the text"
+    assert places == tokenizer.spans(text) or "<" in text
     covered = {place for start, end in places for place in range(start, end)}
     for place, character in enumerate(text):
         if place not in covered:
             kinds = unicodedata.category(character)
-            assert character.isspace() or kinds[0] in "MC" or kind == "unigram", f"{character!r} is in no piece"
+            assert character.isspace() or kinds[0] in "MC", f"{character!r} is in no piece"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("letter", ["e\u0301\u0323", "\u1112\u1161\u11ab", "か\u3099", "👨‍👩‍👧", "👍🏽", "ｶﾞ"])
+def test_a_letter_of_several_characters_is_one_place(kind: str, letter: str) -> None:
+    text = f"a {letter} b"
+    tokenizer = trained(kind)
+    for places in (tokenizer.spans(text), tokenizer.pieces([text])[0][1]):
+        found = {place for place in places if place[0] < place[1] and text[slice(*place)] not in ("a", "b")}
+        assert found == {(2, 2 + len(letter))}
+
+
+def test_tokens_are_shown_in_the_texts_own_letters() -> None:
+    tokenizer = trained("bpe")
+    (ids,) = tokenizer.ids(["the 🙂<mask>"])
+    shown = tokenizer.shown(ids)
+    assert (shown[0][0], shown[-1]) == ("▁", "<mask>")
+    assert not any("Ġ" in one or "ð" in one for one in shown)
+    assert tokenizer.shown([tokenizer.special.cls]) == ["<s>"]
 
 
 @given(st.lists(alphabet, max_size=30).map("".join))

@@ -113,7 +113,7 @@ def _on_corpus(model: Any, folder: Path, examples: int, length: int, seed: int, 
         remark = "" if unseen else ", which has no held-out part: texts the model may have seen"
         say(f"Measuring on {corpus.path}{remark}")
         measures = held_out(model.encoder, objective, corpus, examples=examples, length=length, seed=seed)
-        guesses = guessing(corpus, objective)
+        guesses = guessing(corpus, objective, measures)
         said = {name: asdict(one) for name, one in measures.items()}
         words = {name for name, how in objective.guessed.items() if how == "words"}
         for name in words:

@@ -15,7 +15,7 @@ from bertloom.corpus.arrays import Corpus
 from bertloom.corpus.draw import Draw, mix, permuted
 from bertloom.errors import InputError, nearest
 from bertloom.example import Ints
-from bertloom.text.shares import smoothed
+from bertloom.text.shares import EXPONENT, smoothed
 
 # Of so many draws in a row each corpus has its share to the draw.
 DEALT = 1000
@@ -104,17 +104,18 @@ def _dealt(shares: npt.NDArray[np.float64]) -> Ints:
     return counts
 
 
-def opened(path: str | Path, exponent: float = 1.0, weights: str = "") -> Source:
+def opened(path: str | Path, exponent: float = EXPONENT, weights: str = "") -> Source:
     """The corpus in a folder, or the corpora in its folders as one.
 
     Each is drawn from by its weight (`en=2, ko=1`, all named), or else by the power `exponent` of its share of the
-    tokens (0.7 of multilingual BERT's). Raises where vocabularies differ or a name is unknown.
+    tokens. Raises where vocabularies differ or a name is unknown.
     """
     path = Path(path)
     folders = sorted(one.parent for one in path.glob("*/manifest.json")) if path.is_dir() else []
     if (path / "manifest.json").is_file() or not folders:
-        if weights:
-            raise InputError(f"weights: {weights!r} given, allowed with a folder of several corpora")
+        for name, given, usual in (("weights", weights, ""), ("exponent", exponent, EXPONENT)):
+            if given != usual:
+                raise InputError(f"{name}: {given!r} given, allowed with a folder of several corpora")
         return Corpus(path)
     if len(folders) > DEALT:
         raise InputError(f"{len(folders):,} corpora in it, at most {DEALT:,} allowed", path)

@@ -160,7 +160,7 @@ class CorpusWriter:
         top = int(np.flatnonzero(self.histogram).max(initial=0))
         return {
             "unused_tokens": len(unused),
-            "unused_examples": tokenizer.tokens([int(number) for number in unused[:20]]),
+            "unused_examples": tokenizer.shown([int(number) for number in unused[:20]]),
             "unk_rate": int(self.frequencies[tokenizer.special.unk]) / total,
             "sentence_lengths": {
                 f"{1 << power >> 1}-{(1 << power) - 1}" if power > 1 else "1": int(self.histogram[power])

@@ -6,7 +6,7 @@ T tokens, R rows read, E width of the embeddings, D hidden size, N heads, H head
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Insides:
     """One layer looked into: `hidden_states` (T, D) after it, and each sequence's `attentions` (N, n, n).
 
-    The first entry of a trace is the embeddings, which attend to nothing.
+    The first entry of a trace is the embeddings, which attend to nothing; the last is behind a model's last norm.
     """
 
     hidden_states: Tensor
@@ -273,9 +273,11 @@ class Encoder(nn.Module):
             x = self.layers[weights_of](x, batch, look, batch.read if last else None, weights)
             if trace is not None and weights is not None:
                 trace.append(Insides(x, weights))
-        if batch.read is not None and (trace is not None or not self.order):
-            x = x[batch.read]
-        return self.norm(x) if self.config.norm_first else x
+        if self.config.norm_first:
+            x = self.norm(x)
+            if trace is not None:
+                trace[-1] = replace(trace[-1], hidden_states=x)
+        return x[batch.read] if batch.read is not None and (trace is not None or not self.order) else x
 
     @torch.no_grad()
     def hidden_states(self, batch: Batch) -> list[Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from bertloom.config import EncoderConfig
+from bertloom.config import BASES, EncoderConfig
 from bertloom.corpus import Draw, Source
 from bertloom.corpus.masks import MASKS
 from bertloom.corpus.segments import SEGMENTS, assembled, examples_per_epoch
@@ -43,7 +44,7 @@ PARTS: dict[str, type[Part]] = {
 
 def parts_of(name: str) -> dict[str, type[Part]]:
     """The parts of an objective's name; raises where there are none such, or they do not go together."""
-    names = name.split("+")
+    names = [one.strip() for one in name.split("+")]
     for one in names:
         if one not in PARTS:
             raise InputError(f"objective: {nearest(one, PARTS)}")
@@ -74,11 +75,23 @@ def model_of(name: str, config: EncoderConfig) -> EncoderConfig:
         try:
             made = kind.config(config)
             FAMILIES[made.model_type].settings(made)
-        except InputError as error:
+        except InputError:
+            able = [family for family, base in BASES.items() if _learns(kind, base)]
             title = FAMILIES[config.model_type].title
-            raise InputError(f"objective: {one} given, which no {title} can learn: {error}") from None
+            said = f"which no {title} can learn, a model of family {' or '.join(able)} allowed"
+            raise InputError(f"objective: {one} given, {said}") from None
         config = made
     return config
+
+
+def _learns(kind: type[Part], config: EncoderConfig) -> bool:
+    """Whether a family's folders can hold what learns it."""
+    made = kind.config(config)
+    try:
+        FAMILIES[made.model_type].settings(made)
+    except InputError:
+        return False
+    return True
 
 
 def published_objective(config: EncoderConfig) -> str:
@@ -107,6 +120,13 @@ class Combined(nn.Module):
                 said = f"a model whose direction is {kind.direction} needed, not {config.direction}"
                 raise InputError(f"objective: {one} given, {said}")
         self.config, self.name, self._segments = config, name, chosen.segments
+        read = {choice for kind in kinds.values() for choice in kind.choices}
+        if not any(kind.kind for kind in kinds.values()):
+            read.add("segments")
+        for choice in fields(chosen):
+            value = getattr(chosen, choice.name)
+            if choice.name not in read and value != choice.default:
+                raise InputError(f"{choice.name}: {value!r} given, which {name} has no use for")
         self.parts = {one: kind(config, chosen) for one, kind in kinds.items()}
         self.weights = {loss: weight for part in self.parts.values() for loss, weight in part.weights.items()}
         for part in self.parts.values():

@@ -26,6 +26,7 @@ class Distilled(Masked):
     """The teacher's probabilities of hidden tokens, the tokens themselves, and the direction of its last states."""
 
     weights: ClassVar[Mapping[str, float]] = {"soft": 5.0, "mlm": 2.0, "cosine": 1.0}
+    choices: ClassVar[tuple[str, ...]] = (*Masked.choices, "teacher", "temperature")
     reads, holds = 1.0, 5
     beside = ()
     reason = "it has its own way of naming hidden tokens"
@@ -36,8 +37,7 @@ class Distilled(Masked):
         self.teacher, self.temperature = choices.teacher, choices.temperature
         if self.teacher:
             mine, its = config.hidden_size, self.teacher[0].config.hidden_size
-            if self.teacher[0].config.direction != "both":
-                raise InputError("teacher: a model that sees both sides needed, of which hidden tokens can be asked")
+            require_teacher(self.teacher[0].config)
             if mine != its:
                 raise InputError(f"objective: distill given, a model of the teacher's width ({its}) needed, not {mine}")
 
@@ -67,6 +67,12 @@ class Distilled(Masked):
             "mlm": F.cross_entropy(logits, labels, reduction="sum"),
             "cosine": (1 - F.cosine_similarity(states.float(), wanted.float(), dim=1)).sum(),
         }
+
+
+def require_teacher(config: EncoderConfig) -> None:
+    """Raises where a model cannot be asked of hidden tokens."""
+    if config.direction != "both":
+        raise InputError(f"teacher: a model that sees both sides needed, not one whose direction is {config.direction}")
 
 
 def student_config(teacher: EncoderConfig) -> EncoderConfig:

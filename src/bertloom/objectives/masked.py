@@ -26,6 +26,7 @@ class Masked(Part):
 
     weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0}
     guessed: ClassVar[Mapping[str, str]] = {"mlm": "words"}
+    choices: ClassVar[tuple[str, ...]] = ("mask", "mask_share")
     trains = ("mlm",)
     # What is hidden, where the name of the objective says so, and what becomes of it: [MASK], a random token.
     mask: ClassVar[str] = ""
@@ -72,13 +73,13 @@ class Masked(Part):
 class WholeWords(Masked):
     """Of whole words."""
 
-    mask = "words"
+    mask, choices = "words", ("mask_share",)
 
 
 class Spans(Masked):
     """Of spans of words (Joshi et al. 2020, §3.1)."""
 
-    mask = "spans"
+    mask, choices = "spans", ("mask_share",)
 
 
 def named(head: LanguageHead, encoder: Encoder, states: Tensor, labels: Tensor) -> Measured:

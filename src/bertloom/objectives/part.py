@@ -55,7 +55,10 @@ class Part(ABC):
     holds: ClassVar[int] = 0
     # The highest rate taken where none is given.
     fastest: ClassVar[float] = math.inf
-    # What its measures stand beside: `words`, who knows how often each is, or a `coin`; of others nobody can say.
+    # What it reads of the choices.
+    choices: ClassVar[tuple[str, ...]] = ()
+    # What its measures stand beside: `words`, who knows how often each is, a `coin`, or another measure, of the labels
+    # that are wrong to who always gives one answer; of others nobody can say.
     guessed: ClassVar[Mapping[str, str]] = {}
     # The heads that folders hold.
     trains: ClassVar[tuple[str, ...]]

@@ -29,6 +29,8 @@ class ReplacedToken(Masked):
     """The generator learns masked language modelling beside the encoder, whose embeddings it shares (§3.1, §3.2)."""
 
     weights: ClassVar[Mapping[str, float]] = {"mlm": 1.0, "rtd": 50.0}
+    choices: ClassVar[tuple[str, ...]] = (*Masked.choices, "generator")
+    guessed: ClassVar[Mapping[str, str]] = {**Masked.guessed, "rtd": "replaced"}
     trains = ("rtd",)
     beside = ()
     reason = "its encoder reads what the generator wrote"

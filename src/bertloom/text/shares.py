@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+# Multilingual BERT's (Devlin 2018).
+EXPONENT = 0.7
+
 
 def smoothed(sizes: npt.NDArray[np.float64], exponent: float) -> npt.NDArray[np.float64]:
     """Shares p^exponent of what has the shares p by size: 1 leaves them as they are, 0 makes them equal.
 
-    Of multilingual BERT's languages 0.7 (Devlin 2018), so that the small are drawn more often than they would be.
+    In between, the small are drawn more often than they would be.
     """
     # By the largest, so that no exponent makes all of them vanish.
     powers = (sizes / sizes.max()) ** exponent

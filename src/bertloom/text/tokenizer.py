@@ -123,6 +123,10 @@ class Special:
 UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
 
 
+# Medial and final letters of Hangul syllables that are spelt out, and the tones of skin.
+FOLLOWERS = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7fb"), ("\U0001f3fb", "\U0001f3ff"))
+
+
 def _stands_alone(letter: str) -> bool:
     """Whether a letter begins a word wherever it stands; of a part of one, as byte pairs have, nobody knows."""
     if letter in ("", "\ufffd"):
@@ -231,15 +235,13 @@ class Tokenizer:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each of a text's tokens stands in it, first character and one past the last."""
         self.backend.encode_special_tokens = False
-        return _trimmed(text, self.backend.encode(text, add_special_tokens=False).offsets)
+        return _places(text, self.backend.encode(text, add_special_tokens=False).offsets)
 
     def pieces(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Of each text its ids and where each stands in it; special tokens written out in it are ordinary letters."""
         self.backend.encode_special_tokens = True
         found = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            (encoding.ids, _with_marks(text, _trimmed(text, encoding.offsets))) for text, encoding in zip(texts, found)
-        ]
+        return [(encoding.ids, _places(text, encoding.offsets)) for text, encoding in zip(texts, found)]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
@@ -250,6 +252,17 @@ class Tokenizer:
         special = set(self.special.ids.values()) - {self.special.mask}
         kept = [int(number) for number in ids if int(number) not in special]
         return str(self.backend.decode(kept, skip_special_tokens=False))
+
+    def shown(self, ids: Sequence[int]) -> list[str]:
+        """Tokens for people: byte pairs are spelt in a text's own letters, with `▁` for the space before."""
+        tokens = self.tokens(ids)
+        if self.parts[2] != "ByteLevel":
+            return tokens
+        special = self.special.ids.values()
+        return [
+            token if number in special else str(self.backend.decode([number])).replace(" ", SPACES[1])
+            for number, token in zip(ids, tokens)
+        ]
 
     def surface(self, number: int) -> str:
         """A token's letters, without what marks it as a word's beginning or rest."""
@@ -314,27 +327,32 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest, **spelt})
 
 
-def _trimmed(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Places without the space before, which some tokenizers make part of a word."""
+def _places(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places without the space before, which some tokenizers make part of a word, and with whole letters."""
+    plain = text.isascii()
     made = []
-    for start, end in places:
+    for start, end in offsets:
         begin = start
         while begin < end and text[begin].isspace():
             begin += 1
-        made.append((begin, end) if begin < end else (start, end))
-    return made
-
-
-def _with_marks(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Places that take in the combining marks after them, which have no piece where accents are stripped."""
-    if text.isascii():
-        return places
-    made = []
-    for (start, end), (limit, _) in zip(places, [*places[1:], (len(text), 0)]):
-        while end < limit and unicodedata.category(text[end]).startswith("M"):
-            end += 1
+        if begin < end:
+            start = begin
+            # What normalisation joined or took away has no place of its own, and a part of a letter is no place.
+            while not plain and start > 0 and _goes_on(text, start):
+                start -= 1
+            while not plain and end < len(text) and _goes_on(text, end):
+                end += 1
         made.append((start, end))
     return made
+
+
+def _goes_on(text: str, place: int) -> bool:
+    """Whether a character belongs to the letter before it: marks, what joins emoji, Hangul's vowels and finals."""
+    character, before = text[place], text[place - 1]
+    if before.isspace():
+        return False
+    joins = unicodedata.category(character)[0] == "M" or character in "\u200d\uff9e\uff9f" or before == "\u200d"
+    return joins or any(first <= character <= last for first, last in FOLLOWERS)
 
 
 def _is_text(value: object) -> bool:

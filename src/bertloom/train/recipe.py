@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertloom.errors import InputError
+from bertloom.text.shares import EXPONENT
 from bertloom.train.keys import Keys, blamed, key, name_of, read_keys
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -23,7 +24,7 @@ class Recipe(Keys):
 
     # Checkpoints know the corpus by its hash, wherever it lies.
     corpus: str = key("", "Folder made by `bertloom prepare`, or a folder of several such.", shapes=False)
-    exponent: float = key(0.7, "Of several corpora each is drawn by its share of the tokens to this power.")
+    exponent: float = key(EXPONENT, "Of several corpora each is drawn by its share of the tokens to this power.")
     weights: str = key("", "Of several corpora: how often each is drawn instead, as 'en=2, ko=1'.")
     text: str = key(
         "", "Instead of a corpus: text to prepare first, beside the run, with the vocabulary of --from.", shapes=False
@@ -33,7 +34,7 @@ class Recipe(Keys):
         "", "Size: tiny, mini, small, medium, base, large or a preset's full name; mini, or that of --from."
     )
     family: str = key(
-        "", "Make of that size a roberta, xlm-roberta, albert, distilbert, electra, modernbert; its own unless given."
+        "", "Make of that size a bert, roberta, xlm-roberta, albert, distilbert, electra or modernbert, not its own."
     )
     start: str = key("", "Begin with the weights of this model instead of new ones.", name="from")
     objective: str = key(
@@ -90,6 +91,10 @@ class Recipe(Keys):
             raise InputError(f"model: {self.model!r} given beside from, which has a size of its own; one allowed")
         if self.family and self.start:
             raise InputError(f"family: {self.family!r} given beside from, which has one of its own; one allowed")
+        if self.stretch != Recipe.stretch and not (self.start and self.positions):
+            raise InputError(f"stretch: {self.stretch!r} given, allowed with positions of a model given by from")
+        if self.weights and self.exponent != EXPONENT:
+            raise InputError(f"exponent: {self.exponent} given beside weights, one of both allowed")
         if not 0 < self.generator <= 1:
             raise InputError(f"generator: {self.generator} given, above 0 and at most 1 allowed")
         if self.teacher and self.start:
