@@ -22,7 +22,7 @@ from bertloom.example import Example
 from bertloom.families import FAMILIES
 from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
-from bertloom.model.heads import HEADS
+from bertloom.model.heads import HEADS, POOLED
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
 from bertloom.objectives import heads_of
 from bertloom.tasks import SETTINGS, Task, of_config
@@ -139,8 +139,7 @@ class Model:
         if not len(places):
             raise InputError(f"no {self.tokenizer.spelt['mask']} in the text: {text!r}, at least one needed")
         word = self.encoder.embeddings.word.weight
-        states = self.encoder(pack([example]).to(word.device))  # (T, D)
-        halves = states.chunk(2, 1) if self.config.direction == "two-way" else (states,)
+        halves = self.encoder.sides(self.encoder(pack([example]).to(word.device)))
         shifts = (0,) if self.config.direction == "both" else (-1, 1)
         sides = [head(half[places + shift], word).float().log_softmax(-1) for half, shift in zip(halves, shifts)]
         best = F.softmax(torch.stack(sides).sum(0), -1).topk(min(top, self.config.vocab_size))
@@ -224,7 +223,7 @@ class Model:
         told = self.others.get(OBJECTIVE)
         learned = set(HEADS) if told is None else heads_of(str(told))
         if not hasattr(self.encoder, "pooler"):
-            learned -= {"nsp", "sop"}
+            learned -= POOLED
         return [name for name in HEADS if name in self.heads and name in learned]
 
     def head(self, name: str) -> nn.Module:

@@ -125,9 +125,9 @@ def _log_probabilities(model: Model, examples: list[Example]) -> list[float]:
     word = encoder.embeddings.word.weight
     batch = pack(examples).to(word.device)
     states, totals = encoder(batch), torch.zeros(len(examples), dtype=torch.float64)
-    halves = dict(zip(("next", "back"), states.chunk(2, 1))) if model.config.direction == "two-way" else {}
+    sides = dict(zip(("next", "back"), encoder.sides(states)))
     for name, (rows, labels) in batch.targets.items():
-        found = halves.get(name, states)[rows]
+        found = sides.get(name, states)[rows]
         if name == "own":
             chosen = F.logsigmoid(-model.head("rtd")(found).float())
         else:

@@ -21,8 +21,6 @@ from bertloom.model.attention import FLASH
 from bertloom.model.kernels import LOGITS_AT_ONCE
 from bertloom.model.packed import BLOCK, EVERYWHERE
 from bertloom.objectives import heads_of, model_of, parts_of, published_objective
-from bertloom.objectives.part import Choices
-from bertloom.objectives.replaced import generator_config
 
 # What Python, torch, matplotlib and others hold beside tensors, and what the allocator keeps around them (measured).
 RUNTIME_BYTES = 450_000_000
@@ -33,7 +31,7 @@ def parameters(config: EncoderConfig, objective: str = "") -> dict[str, int]:
     import torch
 
     from bertloom.model.encoder import Encoder
-    from bertloom.model.heads import HEADS
+    from bertloom.model.heads import HEADS, POOLED
 
     parts = heads_of(objective or published_objective(config))
     with torch.device("meta"):
@@ -47,7 +45,7 @@ def parameters(config: EncoderConfig, objective: str = "") -> dict[str, int]:
     of_heads = {name: count(head) for name, head in heads.items()}
     backbone = count(encoder)
     # A pooler is learned with what says something of two sentences, and with nothing else.
-    learned = backbone - pooler * (not {"nsp", "sop"} & set(parts))
+    learned = backbone - pooler * (not POOLED & parts)
     return {**own, "backbone": backbone, **of_heads, "total": learned + sum(of_heads.values())}
 
 
@@ -56,14 +54,11 @@ def beside(config: EncoderConfig, objective: str) -> tuple[EncoderConfig, int, b
 
     Its config, the parameters it has for itself, and whether it learns.
     """
-    parts = parts_of(objective)
-    if "rtd" in parts:
-        made = generator_config(config, Choices.generator)
-        counts = parameters(made, "mlm")
-        return made, counts["total"] - counts["embeddings"], True
-    if "distill" in parts:
-        teacher = replace(config, num_hidden_layers=2 * config.num_hidden_layers)
-        return teacher, parameters(teacher, "mlm")["total"], False
+    for kind in parts_of(objective).values():
+        if found := kind.second(config):
+            made, learns = found
+            counts = parameters(made, "mlm")
+            return made, counts["total"] - counts["embeddings"] * learns, learns
     return None
 
 

@@ -245,6 +245,10 @@ class Encoder(nn.Module):
         elif not one and hasattr(self, "pooler"):
             del self.pooler
 
+    def sides(self, states: Tensor) -> tuple[Tensor, ...]:
+        """The states (T, D) by what they have seen: of a two-way model the half before and the half after a token."""
+        return states.chunk(2, 1) if self.config.direction == "two-way" else (states,)
+
     def last_use(self, number: int) -> int:
         """The last layer, from 0, that has a set of weights."""
         return max(layer for layer, one in enumerate(self.order) if one == number)

@@ -94,3 +94,5 @@ HEADS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "rtd": DetectionHead,
     "sbo": BoundaryHead,
 }
+# Those that stand on the pooled first token.
+POOLED = {"nsp", "sop"}

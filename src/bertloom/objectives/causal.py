@@ -44,7 +44,7 @@ class NextToken(Part):
         example.targets[self.name] = (np.arange(len(ids) - 1), ids[1:])
         return example
 
-    def _sides(self, states: Tensor, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def _sides(self, encoder: Encoder, states: Tensor, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """States and labels of each direction."""
         rows, labels = batch.targets[self.name]
         yield states[rows], labels
@@ -52,12 +52,12 @@ class NextToken(Part):
     def losses(self, encoder: Encoder, states: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy."""
         word = encoder.embeddings.word.weight
-        found = [self.head.loss(side, word, labels) for side, labels in self._sides(states, batch)]
+        found = [self.head.loss(side, word, labels) for side, labels in self._sides(encoder, states, batch)]
         return {self.name: found[0] if len(found) == 1 else found[0] + found[1]}
 
     def measured(self, encoder: Encoder, states: Tensor, batch: Batch) -> dict[str, Measured]:
         """Whether the most probable token is the label."""
-        sides = [named(self.head, encoder, side, labels) for side, labels in self._sides(states, batch)]
+        sides = [named(self.head, encoder, side, labels) for side, labels in self._sides(encoder, states, batch)]
         loss, right, count = zip(*sides)
         return {self.name: (sum(loss), sum(right), sum(count))}
 
@@ -87,7 +87,7 @@ class BothWays(NextToken):
         """Of both directions."""
         return {self.name: 2 * len(batch.targets[self.name][1])}
 
-    def _sides(self, states: Tensor, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        for half, target in zip(states.chunk(2, 1), ("bilm", "bilm back")):
+    def _sides(self, encoder: Encoder, states: Tensor, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        for half, target in zip(encoder.sides(states), ("bilm", "bilm back")):
             rows, labels = batch.targets[target]
             yield half[rows], labels

@@ -41,6 +41,11 @@ class Distilled(Masked):
             if mine != its:
                 raise InputError(f"objective: distill given, a model of the teacher's width ({its}) needed, not {mine}")
 
+    @classmethod
+    def second(cls, config: EncoderConfig) -> tuple[EncoderConfig, bool] | None:
+        """A teacher of twice the layers."""
+        return replace(config, num_hidden_layers=2 * config.num_hidden_layers), False
+
     def example(
         self, corpus: Corpus, example: Example, places: Ints, starts: npt.NDArray[Any], rng: np.random.Generator
     ) -> Example:

@@ -85,6 +85,11 @@ class Part(ABC):
         """The config of a new model that learns it."""
         return replace(config, direction=cls.direction)
 
+    @classmethod
+    def second(cls, config: EncoderConfig) -> tuple[EncoderConfig, bool] | None:
+        """Of the model that is asked beside the encoder, as it usually is, the config and whether it learns."""
+        return None
+
     @property
     def others(self) -> dict[str, nn.Module]:
         """Modules that learn beside the encoder and are saved apart, each as a model of its own."""

@@ -57,6 +57,11 @@ class ReplacedToken(Masked):
         names = ("model_type", "head_act", "pooler", "pooler_act")
         return replace(config, **{name: getattr(ELECTRA, name) for name in names})
 
+    @classmethod
+    def second(cls, config: EncoderConfig) -> tuple[EncoderConfig, bool] | None:
+        """The generator."""
+        return generator_config(config, Choices.generator), True
+
     @property
     def others(self) -> dict[str, nn.Module]:
         """The generator and its head."""
