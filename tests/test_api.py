@@ -178,6 +178,32 @@ def test_what_is_filled_in_stands_in_the_users_own_words(pretrained: Model) -> N
     assert whole[token] == f"Ünknown 🙂  CAT{token}  [MASK]!"
     piece = next(token for token in rest if token.startswith("##"))
     assert rest[piece] == f"Ünknown 🙂  CAT[MASK]{piece[2:]}!"
+    with pytest.raises(InputError, match="text: None given, a string allowed"):
+        pretrained.fill(None)  # type: ignore[arg-type]
+
+
+def test_a_space_that_is_part_of_a_token_is_filled_in(text_file: Path, tmp_path: Path) -> None:
+    from bertloom import hub
+    from tests.test_hub import whole_state
+
+    words = bertloom.train_vocabulary(text_file.read_text(encoding="utf-8").splitlines(), 300, kind="bpe")
+    config = small(vocab_size=len(words))
+    hub.write(tmp_path / "m", config, whole_state(config), words)
+    texts = {one.token: one.text for one in bertloom.load(tmp_path / "m").fill("one[MASK] two [MASK].", top=300)[0]}
+    begins = next(token for token in texts if token.startswith("▁") and token[1:].isalpha())
+    goes_on = next(token for token in texts if token.isalpha())
+    assert texts[begins] == f"one {begins[1:]} two [MASK]."
+    assert texts[goes_on] == f"one{goes_on} two [MASK]."
+
+
+def test_what_reads_backwards_is_not_opened(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    from bertloom import hub
+
+    config = small(vocab_size=len(tokenizer), model_type="two-way", direction="two-way", num_attention_heads=2)
+    hub.write(tmp_path / "m", config, Encoder(config).state_dict(), tokenizer)
+    assert bertloom.load(tmp_path / "m" / "left-to-right").config.direction == "left-to-right"
+    with pytest.raises(InputError, match="reads texts backwards"):
+        bertloom.load(tmp_path / "m" / "right-to-left")
 
 
 def test_without_a_pooler_no_pair_is_judged_but_one_segment_is_enough(tokenizer: Tokenizer, tmp_path: Path) -> None:

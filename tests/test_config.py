@@ -92,7 +92,7 @@ def test_unknown_preset_names_the_nearest() -> None:
         ("direction", "left-to-rigth", "did you mean 'left-to-right'"),
         ("pooler", "row", "did you mean 'rows'"),
         ("position_embedding_type", "rotary?", "did you mean 'rotary'"),
-        ("classifier_pooling", "max", "did you mean 'mean'"),
+        ("classifier_pooling", "max", "known: cls, mean"),
         ("num_hidden_groups", 13, "at most num_hidden_layers"),
         ("embedding_size", 0, "whole number from 1"),
     ],

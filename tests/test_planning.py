@@ -137,6 +137,11 @@ def test_weights_and_moments_are_counted_to_the_byte() -> None:
     assert said["gradients"] == said["weights"] + encoder.embeddings.word.weight.nbytes
 
 
+def test_what_no_run_can_learn_is_not_planned() -> None:
+    with pytest.raises(InputError, match="nsp given, a model of two segments needed"):
+        plan(preset("roberta-base"), 128, 8, 10**12, rate=1.0, objective="mlm+nsp")
+
+
 PEAK = """
 import resource, sys
 from bertloom.pretraining import pretrain

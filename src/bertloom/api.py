@@ -31,7 +31,7 @@ from bertloom.tasks.task import Prediction, Record
 from bertloom.text.records import Place
 from bertloom.text.sequence import kept, room, sequence
 from bertloom.text.sources import ReadCounts
-from bertloom.text.tokenizer import FILES, SPECIAL, Tokenizer
+from bertloom.text.tokenizer import FILES, SPACES, SPECIAL, Tokenizer
 from bertloom.text.vocabulary import extended_vocabulary
 
 # The key of a config that says which heads a run of ours trained; the others are there for `transformers` alone.
@@ -129,8 +129,10 @@ class Model:
         if top < 1:
             raise InputError(f"top: {top} given, at least 1 allowed")
         head = self.head("mlm")
+        if not isinstance(text, str):
+            raise InputError(f"text: {text!r} given, a string allowed")
         # However a tokenizer spells it, users know the mask as [MASK].
-        text = text.replace(SPECIAL["mask"], self.tokenizer.spelt["mask"])
+        given, text = text, text.replace(SPECIAL["mask"], self.tokenizer.spelt["mask"])
         (ids,), most = self.tokenizer.ids([text]), self.config.longest - 2
         if len(ids) > most:
             raise InputError(f"text of {len(ids):,} tokens, at most {most} allowed: {text[:40]!r}…")
@@ -146,19 +148,25 @@ class Model:
         spans = self.tokenizer.spans(text)
         return [
             [
-                Filling(token, float(share), self._filled(text, spans[place - 1], number))
+                Filling(token, float(share), self._filled(text, spans[place - 1], number, as_given=text == given))
                 for number, token, share in zip(numbers.tolist(), self.tokenizer.shown(numbers.tolist()), shares)
             ]
             for place, numbers, shares in zip(places, best.indices, best.values)
         ]
 
-    def _filled(self, text: str, span: tuple[int, int], number: int) -> str:
-        """A text with a token in place of a span of it; the rest of a word stands at the word before."""
+    def _filled(self, text: str, span: tuple[int, int], number: int, as_given: bool) -> str:
+        """A text with a token in place of a span of it; the rest of a word stands at the word before.
+
+        Unless masks are spelt as they were given, those that are left are [MASK].
+        """
         before, after = text[: span[0]], text[span[1] :]
-        surface = self.tokenizer.surface(number)
-        return (
-            f"{before}{surface}{after}" if self.tokenizer.starts_word[number] else f"{before.rstrip()}{surface}{after}"
-        )
+        if not as_given:
+            before, after = (one.replace(self.tokenizer.spelt["mask"], SPECIAL["mask"]) for one in (before, after))
+        if not self.tokenizer.starts_word[number]:
+            before = before.rstrip()
+        elif self.tokenizer.tokens([number])[0].startswith(SPACES) and before.rstrip() == before != "":
+            before += " "
+        return f"{before}{self.tokenizer.surface(number)}{after}"
 
     def next_sentence(self, first: str, second: str) -> float:
         """The probability that `second` follows `first` (NSP)."""
@@ -304,6 +312,8 @@ def load(model: str | Path) -> Model:
     """Open a folder, a run or a Hub id; raises `InputError` where it holds no model we can compute."""
     folder = hub.find(model)
     config, others = hub.read_config(folder)
+    if hub.BACKWARDS in others.items():
+        raise InputError("reads texts backwards, for transformers; the two-way model that it is half of needed", folder)
     state, unread = hub.read_state(folder, config)
     outputs = {name.split(".")[0]: len(tensor) for name, tensor in state.items() if name.count(".") == 1}
     task = of_config(others, outputs, folder / "config.json", FAMILIES[config.model_type].classes)

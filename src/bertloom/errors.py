@@ -36,7 +36,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """`name` beside the known name nearest to it, for an error about a name nobody knows."""
     names = sorted(known)
     low = {one.lower(): one for one in names}
-    close = difflib.get_close_matches(str(name).lower(), low, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), low, n=1, cutoff=0.6)
     return (
         f"unknown {name!r}, did you mean {low[close[0]]!r}?"
         if close

@@ -30,6 +30,8 @@ FEATURES = "features"
 TASK_PARTS = ("classifier", "qa_outputs")
 # Parts that a folder may have or not.
 PARTS = ("pooler", *HEADS, *TASK_PARTS)
+# In the config of a model that reads texts from their ends.
+BACKWARDS = ("reading_direction", "right-to-left")
 # What no weight is: places as buffers of old versions.
 BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)$")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -252,7 +254,7 @@ def write(
     if tokenizer is not None:
         ids = tokenizer.special.ids
         told = {**{key: ids[role] for key, role in family.special.items()}, **told}
-        tokenizer.save(folder, config.longest, bool(config.type_vocab_size))
+        tokenizer.save(folder, config.longest, config.type_vocab_size > 1)
     write_json(folder / "config.json", json.loads(json.dumps({**told, **family.settings(config)})))
     if config.direction == "two-way":
         _write_sides(folder, config, state, tokenizer)
@@ -267,7 +269,7 @@ def _write_sides(folder: Path, config: EncoderConfig, state: Mapping[str, Tensor
             for key, tensor in state.items()
             if f".{other}." not in key and key.startswith(("embeddings.", "layers.", "mlm."))
         }
-        write(folder / f"{name}-to-{other}", side, own, tokenizer)
+        write(folder / f"{name}-to-{other}", side, own, tokenizer, dict([BACKWARDS]) if name == "right" else None)
 
 
 def _pretrained(config: EncoderConfig, state: Mapping[str, Tensor]) -> str:

@@ -20,10 +20,12 @@ from bertloom.errors import InputError
 from bertloom.model.attention import FLASH
 from bertloom.model.kernels import LOGITS_AT_ONCE
 from bertloom.model.packed import BLOCK, EVERYWHERE
-from bertloom.objectives import heads_of, model_of, parts_of, published_objective
+from bertloom.objectives import Combined, heads_of, model_of, parts_of, published_objective
 
 # What Python, torch, matplotlib and others hold beside tensors, and what the allocator keeps around them (measured).
 RUNTIME_BYTES = 450_000_000
+# Seconds after which a rate is known well enough.
+LONGEST_MEASURED = 3.0
 
 
 def parameters(config: EncoderConfig, objective: str = "") -> dict[str, int]:
@@ -228,8 +230,13 @@ def plan(
 
     It learns `objective`, or what the family was published with.
     """
+    import torch
+
     objective = objective or published_objective(config)
     config = model_of(objective, config)
+    with torch.device("meta"):
+        # Raises where the model cannot learn it.
+        Combined(config, objective)
     if not 8 <= length <= config.longest:
         raise InputError(f"length: {length} given, 8 to {config.longest} allowed")
     if batch < 1:
@@ -273,7 +280,9 @@ def measured_rate(config: EncoderConfig, length: int) -> float:
         began = time.perf_counter()
         layer(x, batch, look).sum().backward()
         times.append(time.perf_counter() - began)
-    return float(work / sorted(times)[1])
+        if sum(times) > LONGEST_MEASURED:
+            break
+    return float(work / sorted(times)[len(times) > 1])
 
 
 def available_memory() -> int:

@@ -26,7 +26,7 @@ from bertloom.model.heads import HEADS, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
-from bertloom.objectives import Combined, model_of, parts_of, published_objective
+from bertloom.objectives import PARTS, Combined, model_of, parts_of, published_objective
 from bertloom.objectives.distilled import inherited, require_teacher, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
@@ -50,6 +50,8 @@ class Pretraining(Run[Measure]):
         self.recipe, self.folder, self.warn = recipe, Path(recipe.output), warn
         if recipe.stretch not in STRETCHES:
             raise InputError(f"stretch: {nearest(recipe.stretch, STRETCHES)}")
+        if recipe.stretch != Recipe.stretch and not (recipe.start and recipe.positions):
+            raise InputError(f"stretch: {recipe.stretch!r} given, allowed with positions of a model given by from")
         if not recipe.output or not recipe.corpus:
             raise InputError(f"{'output' if recipe.corpus else 'corpus'}: none given, a folder needed")
         self.corpus = opened(recipe.corpus, recipe.exponent, recipe.weights)
@@ -73,8 +75,6 @@ class Pretraining(Run[Measure]):
         found = checkpoint.newest(self.folder, warn)
         # The checkpoint has all that the run began with.
         started = load(recipe.start) if recipe.start and not found else None
-        if started and "mlm" not in started.heads and "rtd" not in started.heads:
-            warn(f"{recipe.start} has no masked-language head; it is given a new one")
         saved = found[1] / "model" if found else None
         if not recipe.objective:
             recipe = self.recipe = replace(self.recipe, objective=self._objective(saved, started))
@@ -83,6 +83,8 @@ class Pretraining(Run[Measure]):
         self.config = self._config(saved, started)
         given = self._stretched(started) if started else hub.read_state(saved, self.config)[0] if saved else {}
         self._build(given)
+        if started and (new := [name for name in self.objective.heads if name not in started.heads]):
+            warn(f"{recipe.start} has no {' and no '.join(new)} head; it is given a new one")
         if started and (beside := self.objective.companions(self.encoder)):
             if all((started.path / name).is_dir() for name in beside):
                 _fill_companions(self.objective, self.encoder, started.path)
@@ -153,6 +155,8 @@ class Pretraining(Run[Measure]):
     def _stretched(self, started: Model) -> dict[str, Tensor]:
         """The weights to begin with, the positions that they have learned stretched to the recipe's."""
         state, size = started.state(), self.recipe.positions
+        if POSITIONS not in state and self.recipe.stretch != Recipe.stretch:
+            raise InputError(f"stretch: {self.recipe.stretch!r} given, allowed with positions that are learned")
         if size and POSITIONS in state:
             first = self.config.first_position
             state[POSITIONS] = stretched(state[POSITIONS], first, self.reached, size, self.recipe.stretch)
@@ -276,8 +280,11 @@ def objective_of(model: Model) -> str:
     # What a student learned of its teacher is asked of text.
     if told == "distill":
         return "mlm"
-    trained = "" if model.config.direction != "both" else "+".join(model.trained)
-    return told or trained or published_objective(model.config)
+    names = model.trained if model.config.direction == "both" else []
+    if not any(name in PARTS and PARTS[name].role == "tokens" for name in names):
+        # A head beside a language head that is not there.
+        names = []
+    return told or "+".join(names) or published_objective(model.config)
 
 
 def trained_objective(model: Model) -> Combined:
@@ -297,6 +304,8 @@ def trained_objective(model: Model) -> Combined:
 def _fill_companions(objective: Combined, encoder: Encoder, folder: Path) -> None:
     """What learns beside an encoder, as it stands in the model's folder."""
     for name, (config, own) in objective.companions(encoder).items():
+        if not (folder / name).is_dir():
+            raise InputError(f"no {name} beside the model, one needed to measure {objective.name}", folder)
         found, _ = hub.read_config(folder / name)
         if found.hidden_size != config.hidden_size:
             given, allowed = (one.hidden_size / encoder.config.hidden_size for one in (config, found))

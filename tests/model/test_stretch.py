@@ -68,6 +68,7 @@ def test_positions_that_cannot_be(corpus: Corpus, tmp_path: Path, tiny_model: Pa
         ({"start": str(tiny_model), "positions": 32}, "positions: 32 given, at least 64 allowed, which the model has"),
         ({"start": str(tiny_model), "length": 65}, "length: 65 given, at most 64 positions allowed; --positions gives"),
         ({"stretch": "tiles"}, "stretch: unknown 'tiles', did you mean 'tile'"),
+        ({"stretch": "interpolate"}, "stretch: 'interpolate' given, allowed with positions of a model given by from"),
         ({"teacher": str(tiny_model), "objective": "distill", "positions": 99}, "positions: 99 given beside teacher"),
     ):
         with pytest.raises(InputError, match=said):

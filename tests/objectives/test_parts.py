@@ -598,6 +598,24 @@ def test_spans_stay_spans_where_they_are_asked_of(corpus: Corpus) -> None:
         assert (side > 0.5) == kept, side
 
 
+def test_a_discriminator_alone_is_not_measured(corpus: Corpus, tmp_path: Path) -> None:
+    assert pretrain(recipe(corpus, tmp_path / "run", "rtd", steps=1))
+    bertloom.load(tmp_path / "run").save(tmp_path / "alone")
+    with pytest.raises(InputError, match="no generator beside the model, one needed to measure rtd"):
+        trained_objective(bertloom.load(tmp_path / "alone"))
+
+
+def test_a_head_beside_a_missing_language_head_is_no_objective(corpus: Corpus, tmp_path: Path, teacher: Path) -> None:
+    whole = bertloom.load(teacher)
+    folder = tmp_path / "nsp"
+    transformers.BertForNextSentencePrediction.from_pretrained(teacher / "model").save_pretrained(folder)
+    whole.tokenizer.save(folder)
+    warned: list[str] = []
+    run = Pretraining(recipe(corpus, tmp_path / "run", "", model="", start=str(folder)), warned.append)
+    assert run.recipe.objective == "mlm+nsp"
+    assert warned == [f"{folder} has no mlm head; it is given a new one"]
+
+
 def test_what_is_learned_where_nothing_is_named(corpus: Corpus, tmp_path: Path, teacher: Path) -> None:
     for changes, want in (
         ({}, "mlm+nsp"), ({"family": "roberta"}, "mlm"), ({"family": "albert"}, "mlm+sop"),
@@ -695,7 +713,7 @@ def test_an_objective_is_learned_by_a_family_or_refused_before_anything_is_writt
         except InputError as error:
             said = str(error)
         assert run.exists() == (name in learned)
-        assert not said or re.match(r"objective: \w+ given, |generator: 0.25 given, 1 allowed", said)
+        assert not said or re.match(r"objective: \w+ given, |generator: 0.25 given, 1 allowed for ", said)
         assert said or bertloom.load(run).trained
     assert learned >= {"mlm", "span+sbo", "wso"}
     assert ("causal" in learned) == (family in ("bert", "roberta", "xlm-roberta", "electra"))
@@ -736,7 +754,7 @@ def test_what_cannot_be_run(corpus: Corpus, tmp_path: Path, teacher: Path, minil
         ({"temperature": 0.0}, "temperature: 0.0 given, at least"),
         ({"teacher": "a", "start": "b", "model": ""}, "teacher: 'a' given beside from"),
         ({"family": "bert", "start": "b", "model": ""}, "family: 'bert' given beside from"),
-        ({"stretch": "interpolate"}, "stretch: 'interpolate' given, allowed with positions of a model given by from"),
+        ({"teacher": "a", "model": "", "family": "albert"}, "family: 'albert' given beside teacher, whose half has"),
         ({"weights": "a=1", "exponent": 0.5}, "exponent: 0.5 given beside weights"),
     ):
         with pytest.raises(InputError, match=said):

@@ -123,6 +123,12 @@ def test_alberts_sentence_pieces_without_a_tokenizer_json(tmp_path: Path) -> Non
         Tokenizer.load(tmp_path)
 
 
+def test_a_size_below_the_letters_is_refused_with_the_least() -> None:
+    lines = [" ".join(map(chr, range(0xAC00, 0xAC00 + 200)))] * 3
+    with pytest.raises(InputError, match=r"size: 100 given, at least 2\d\d allowed: every letter that is kept"):
+        train_vocabulary(lines, 100, kind="unigram")
+
+
 def test_accents_and_hangul_are_kept_unless_asked() -> None:
     pieces = [(token, 0.0) for token in ALBERT.values()]
     kept, stripped = (unigram(pieces, True, strip).normalizer for strip in (False, True))
@@ -132,7 +138,7 @@ def test_accents_and_hangul_are_kept_unless_asked() -> None:
 
 
 alphabet = st.sampled_from(
-    [*"abc Tthe,.\t\n한국어éÉ", "e\u0301", "🙂", "👨‍👩‍👧", "か\u3099", "ﬁ", "\u1112\u1161\u11ab", "İ", "\u00a0"]
+    [*"abc Tthe,.\t\n한국어éÉ", "e\u0301", "🙂", "👨‍👩‍👧", "か\u3099", "ﬁ", "\u1112\u1161\u11ab", "İ", "🇰🇷", "\u00a0"]
 )
 
 
@@ -165,13 +171,39 @@ def test_places_point_at_the_users_own_string(text: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("letter", ["e\u0301\u0323", "\u1112\u1161\u11ab", "か\u3099", "👨‍👩‍👧", "👍🏽", "ｶﾞ"])
+@pytest.mark.parametrize(
+    "letter",
+    [
+        "e\u0301\u0323",
+        "\u1112\u1161\u11ab",
+        "か\u3099",
+        "👨‍👩‍👧",
+        "👍🏽",
+        "ｶﾞ",
+        "🇰🇷",
+        "🏴\U000e0067\U000e0062\U000e007f",
+    ],
+)
 def test_a_letter_of_several_characters_is_one_place(kind: str, letter: str) -> None:
     text = f"a {letter} b"
     tokenizer = trained(kind)
     for places in (tokenizer.spans(text), tokenizer.pieces([text])[0][1]):
         found = {place for place in places if place[0] < place[1] and text[slice(*place)] not in ("a", "b")}
         assert found == {(2, 2 + len(letter))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("segments", [True, False])
+def test_transformers_joins_two_texts_as_we_do(kind: str, segments: bool, tmp_path: Path) -> None:
+    tokenizer, texts = trained(kind), ["the house", "a cat, the Café"]
+    tokenizer.save(tmp_path, segments=segments)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)(*texts)
+    ids, of = sequence(tokenizer.special, *tokenizer.ids(texts))
+    assert theirs["input_ids"] == ids.tolist()
+    assert theirs.keys() == {"input_ids", "attention_mask", *["token_type_ids"] * segments}
+    assert not segments or theirs["token_type_ids"] == of.tolist()
+    again = Tokenizer.load(tmp_path)
+    assert (again.special, again.fingerprint) == (tokenizer.special, tokenizer.fingerprint)
 
 
 def test_tokens_are_shown_in_the_texts_own_letters() -> None:

@@ -135,7 +135,8 @@ def generator_config(config: EncoderConfig, share: float) -> EncoderConfig:
     width = max(1, round(share * config.num_attention_heads)) * config.head_size
     family = FAMILIES[config.model_type]
     if width != config.word_size and "embedding_size" not in family.keys:
-        said = f"1 allowed for {family.title}, whose embeddings are as wide as its layers"
+        able = " or ".join(name for name, one in FAMILIES.items() if "embedding_size" in one.keys)
+        said = f"1 allowed for {family.title}, whose embeddings are as wide as its layers, or a model of family {able}"
         raise InputError(f"generator: {share} given, {said}")
     return replace(
         config,

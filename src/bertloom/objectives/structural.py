@@ -36,6 +36,7 @@ class WordStructure(Masked):
         made = super().example(corpus, example, places, starts, rng)
         free = np.ones(len(own), bool)
         free[made.targets["mlm"][0]] = False
+        free &= own != corpus.special["unk"]
         # Every third token begins a group that is wholly free and stands side by side.
         groups = places[: len(places) // TOGETHER * TOGETHER].reshape(-1, TOGETHER)
         groups = groups[free[groups].all(1) & (np.ptp(groups, axis=1) == TOGETHER - 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,12 +46,9 @@ def word_piece(vocabulary: dict[str, int], lowercase: bool, strip_accents: bool 
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = tokenizers.decoders.WordPiece()
     tokenizer.add_special_tokens([token for token in SPECIAL.values() if token in vocabulary])
-    if "[SEP]" in vocabulary and "[CLS]" in vocabulary:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-        )
+    cls, sep = SPECIAL["cls"], SPECIAL["sep"]
+    if cls in vocabulary and sep in vocabulary:
+        tokenizer.post_processor = _joined(cls, sep, vocabulary[cls], vocabulary[sep])
     return tokenizer
 
 
@@ -86,12 +83,16 @@ def unigram(
     )
     tokenizer.decoder = tokenizers.decoders.Metaspace()
     _add_special(tokenizer, spelt)
-    cls, sep = spelt["cls"], spelt["sep"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(token, ids[token]) for token in (cls, sep)],
-    )  # fmt: skip
+    tokenizer.post_processor = _joined(spelt["cls"], spelt["sep"], ids[spelt["cls"]], ids[spelt["sep"]])
     return tokenizer
+
+
+def _joined(cls: str, sep: str, cls_id: int, sep_id: int, between: int = 1) -> processors.TemplateProcessing:
+    """One text, or two as segments, between special tokens."""
+    pair = [f"{cls} $A {sep}", *[f"{sep}:1"] * (between - 1), f"$B:1 {sep}:1"]
+    return processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=" ".join(pair), special_tokens=[(cls, cls_id), (sep, sep_id)]
+    )
 
 
 def _add_special(tokenizer: tokenizers.Tokenizer, spelt: Mapping[str, str]) -> None:
@@ -123,8 +124,10 @@ class Special:
 UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
 
 
-# Medial and final letters of Hangul syllables that are spelt out, and the tones of skin.
-FOLLOWERS = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7fb"), ("\U0001f3fb", "\U0001f3ff"))
+# Medial and final letters of Hangul syllables that are spelt out, tones of skin, and tags of flags.
+FOLLOWERS = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7fb"), ("\U0001f3fb", "\U0001f3ff"), ("\U000e0020", "\U000e007f"))
+# Letters that make a flag two by two.
+FLAGS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 
 
 def _stands_alone(letter: str) -> bool:
@@ -222,26 +225,31 @@ class Tokenizer:
 
         `special` is whether `[MASK]` and its like, written out in a text, are those tokens or ordinary letters.
         """
+        return [encoding.ids for encoding in self._encoded_by(self.backend.encode_batch_fast, texts, special)]
+
+    def _encoded(self, texts: Sequence[str], special: bool) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Of each text its ids and where each stands in it."""
+        found = self._encoded_by(self.backend.encode_batch, texts, special)
+        return [(encoding.ids, _places(text, encoding.offsets)) for text, encoding in zip(texts, found)]
+
+    def _encoded_by(self, encode: Callable[..., list[Any]], texts: Sequence[str], special: bool) -> list[Any]:
+        """What a function of the library makes of texts; raises where one is none."""
         self.backend.encode_special_tokens = not special
         try:
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError
-            found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return encode(list(texts), add_special_tokens=False)
         except TypeError:
             bad = next((text for text in texts if not _is_text(text)), texts)
             raise InputError(f"text: {bad!r} given, a string of whole characters allowed") from None
-        return [encoding.ids for encoding in found]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each of a text's tokens stands in it, first character and one past the last."""
-        self.backend.encode_special_tokens = False
-        return _places(text, self.backend.encode(text, add_special_tokens=False).offsets)
+        return self._encoded([text], special=True)[0][1]
 
     def pieces(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Of each text its ids and where each stands in it; special tokens written out in it are ordinary letters."""
-        self.backend.encode_special_tokens = True
-        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [(encoding.ids, _places(text, encoding.offsets)) for text, encoding in zip(texts, found)]
+        return self._encoded(texts, special=False)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id."""
@@ -301,13 +309,20 @@ class Tokenizer:
             deciding["model"] = {**model, "vocab": [(token, round(score, 6)) for token, score in model["vocab"]]}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
 
-    def save(self, folder: Path, longest: int = 512, segments: bool = True) -> None:
+    def save(self, folder: Path, longest: int = 512, segments: bool | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers` opens, and the family's own files.
 
-        `segments` is whether the model takes them.
+        `segments` is whether a model takes them, where there is one.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+        backend = self.backend
+        if segments and not self.is_berts:
+            # RoBERTa's own way of joining two texts tells no segments.
+            backend = tokenizers.Tokenizer.from_str(backend.to_str())
+            backend.post_processor = _joined(
+                self.spelt["cls"], self.spelt["sep"], self.special.cls, self.special.sep, self.special.between
+            )
+        (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         if self.is_berts:
             (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self.vocabulary), encoding="utf-8")
@@ -321,8 +336,8 @@ class Tokenizer:
         elif self.parts[0] == "BPE" and self.parts[2] == "ByteLevel":
             self.backend.model.save(str(folder))
             settings["add_prefix_space"] = bool(self.state["pre_tokenizer"]["add_prefix_space"])
-        if not segments:
-            settings["model_input_names"] = ["input_ids", "attention_mask"]
+        if segments is not None:
+            settings["model_input_names"] = ["input_ids", *["token_type_ids"] * segments, "attention_mask"]
         spelt = {f"{role}_token": token for role, token in self.spelt.items()}
         write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest, **spelt})
 
@@ -351,6 +366,8 @@ def _goes_on(text: str, place: int) -> bool:
     character, before = text[place], text[place - 1]
     if before.isspace():
         return False
+    if character in FLAGS:
+        return (place - len(text[:place].rstrip(FLAGS))) % 2 == 1
     joins = unicodedata.category(character)[0] == "M" or character in "\u200d\uff9e\uff9f" or before == "\u200d"
     return joins or any(first <= character <= last for first, last in FOLLOWERS)
 

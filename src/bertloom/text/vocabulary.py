@@ -153,7 +153,10 @@ def _unigram(texts: Iterable[str], size: int, lowercase: bool, strip_accents: bo
                 user_defined_symbols=ALBERT["mask"], **ids,
             )  # fmt: skip
         except RuntimeError as error:
-            found = re.search(r"<= (\d+)", str(error))
+            found, letters = (re.search(said, str(error)) for said in (r"<= (\d+)", r"required_chars.* vs (\d+)"))
+            if letters:
+                said = f"at least {letters[1]} allowed: every letter that is kept is a token"
+                raise InputError(f"size: {size} given, {said}") from None
             if found is None:
                 raise InputError(f"size: {size} given, more text needed: {str(error)[-120:]}") from None
             raise _too_large(size, int(found[1])) from None

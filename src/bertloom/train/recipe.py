@@ -91,16 +91,15 @@ class Recipe(Keys):
             raise InputError(f"model: {self.model!r} given beside from, which has a size of its own; one allowed")
         if self.family and self.start:
             raise InputError(f"family: {self.family!r} given beside from, which has one of its own; one allowed")
-        if self.stretch != Recipe.stretch and not (self.start and self.positions):
-            raise InputError(f"stretch: {self.stretch!r} given, allowed with positions of a model given by from")
         if self.weights and self.exponent != EXPONENT:
             raise InputError(f"exponent: {self.exponent} given beside weights, one of both allowed")
         if not 0 < self.generator <= 1:
             raise InputError(f"generator: {self.generator} given, above 0 and at most 1 allowed")
         if self.teacher and self.start:
             raise InputError(f"teacher: {self.teacher!r} given beside from, a student of its own allowed")
-        if self.teacher and not self.model and self.positions:
-            raise InputError(f"positions: {self.positions} given beside teacher, whose half has as many; model needed")
+        for name in ("positions", "family"):
+            if self.teacher and not self.model and (value := getattr(self, name)):
+                raise InputError(f"{name}: {value!r} given beside teacher, whose half has its own; model needed")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
         if not 0 <= self.dropout <= MOST_DROPPED:
