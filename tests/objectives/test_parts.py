@@ -835,6 +835,28 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 REAL: dict[str, Any] = {**LEARNING, "batch_size": 16, "steps": 200, "mask_share": 0.3, "learning_rate": 3e-3}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlm+nsp", "mlm+sop"])
+def test_it_learns_of_real_translations(name: str, data: Path, tmp_path: Path) -> None:
+    """Of help in English, then Korean: which one is first is told soon, and which text does not follow three times in
+    four, since half of the others are in the same language."""
+    from bertloom.text.vocabulary import train_vocabulary
+
+    lines = (data / "translate" / "help_en_ko" / "train.tsv").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("\t")[1:] for line in lines]
+    texts = ["\n".join(pair) for pair in pairs if all(30 < len(one) < 200 for one in pair)][:3000]
+    (tmp_path / "text.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    train_vocabulary("\n".join(texts).splitlines(), 1000).save(tmp_path / "vocabulary")
+    corpus = prepare([tmp_path / "text.txt"], tmp_path / "vocabulary", tmp_path / "corpus", held_out=0.1)
+    changes = {"steps": 300, "length": 64, "learning_rate": 2e-3}
+    assert pretrain(recipe(corpus, tmp_path / "run", name, **{**LEARNING, **changes}))
+    model, aside = bertloom.load(tmp_path / "run"), Corpus(corpus.path / "held-out")
+    measures = held_out(model.encoder, trained_objective(model), aside, examples=400, length=64)
+    one, least = measures[name.removeprefix("mlm+")], {"mlm+nsp": 0.62, "mlm+sop": 0.75}[name]
+    assert one.accuracy > least
+    assert one.loss < 0.64, "beside 0.69 of a coin"
+
+
 @pytest.fixture(scope="module")
 def read(addresses: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has read them."""
