@@ -26,7 +26,7 @@ from bertloom.model.heads import HEADS, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
-from bertloom.objectives import PARTS, Combined, model_of, parts_of, published_objective
+from bertloom.objectives import PARTS, Combined, model_of, parts_of, published_objective, taught
 from bertloom.objectives.distilled import inherited, require_teacher, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
@@ -111,7 +111,7 @@ class Pretraining(Run[Measure]):
             return str(hub.read_config(saved)[1][OBJECTIVE])
         if started:
             return objective_of(started)
-        return "distill" if self.recipe.teacher else published_objective(self._sized())
+        return next(filter(taught, PARTS)) if self.recipe.teacher else published_objective(self._sized())
 
     def _reached(self, saved: Path | None, started: Model | None) -> int:
         """Positions that are learned before this run."""
@@ -170,9 +170,9 @@ class Pretraining(Run[Measure]):
     def _teacher(self) -> Model | None:
         """The model that is learned from, which has the corpus's vocabulary."""
         recipe = self.recipe
-        if ("distill" in parts_of(recipe.objective)) != bool(recipe.teacher):
+        if taught(recipe.objective) != bool(recipe.teacher):
             said = (
-                f"{recipe.teacher!r} given, allowed with objective distill"
+                f"{recipe.teacher!r} given, allowed with objective {' or '.join(filter(taught, PARTS))}"
                 if recipe.teacher
                 else "none given, a model needed"
             )
@@ -278,13 +278,13 @@ def objective_of(model: Model) -> str:
     """What a model was pretrained on: as its folder tells, or else by the heads that are in it."""
     told = str(model.others.get(OBJECTIVE, ""))
     # What a student learned of its teacher is asked of text.
-    if told == "distill":
-        return "mlm"
+    if told and not taught(told):
+        return told
     names = model.trained if model.config.direction == "both" else []
     if not any(name in PARTS and PARTS[name].role == "tokens" for name in names):
         # A head beside a language head that is not there.
         names = []
-    return told or "+".join(names) or published_objective(model.config)
+    return "+".join(names) or published_objective(model.config)
 
 
 def trained_objective(model: Model) -> Combined:

@@ -105,6 +105,11 @@ def heads_of(name: str) -> set[str]:
     return {head for one in name.split("+") if one in PARTS for head in PARTS[one].trains}
 
 
+def taught(name: str) -> bool:
+    """Whether an objective is learned from a teacher."""
+    return any("teacher" in PARTS[one].choices for one in name.split("+") if one in PARTS)
+
+
 class Combined(nn.Module):
     """The parts of an objective; its modules are their heads, named as in folders, and what learns beside."""
 
