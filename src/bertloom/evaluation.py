@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -73,16 +72,14 @@ def held_out(
     }
 
 
-def guessing(
-    corpus: Source, objective: Combined, measures: Mapping[str, Measure] = MappingProxyType({})
-) -> dict[str, Measure]:
+def guessing(corpus: Source, objective: Combined, measures: Mapping[str, Measure] | None = None) -> dict[str, Measure]:
     """What someone scores who knows only the corpus's token frequencies, tosses a coin, or always says the same.
 
     Of the last the measures tell how often that is wrong.
     """
     known = {"words": _by_shares(corpus.frequencies / corpus.frequencies.sum()), "coin": _by_shares(np.full(2, 0.5))}
     for name, how in objective.guessed.items():
-        if how in measures:
+        if measures and how in measures:
             wrong = measures[how].count / max(1, measures[name].count)
             known[how] = _by_shares(np.array([wrong, 1 - wrong]))
     return {name: known[how] for name, how in objective.guessed.items() if how in known}

@@ -142,6 +142,7 @@ _POOLER: Names = {"pooler.dense.*": ["pooler.dense.*"]}
 # A classification head of two layers, of which the first is our pooler.
 _DEEP_CLASSIFIER: Names = {"pooler.dense.*": ["classifier.dense.*"], "classifier.*": ["classifier.out_proj.*"]}
 
+# What `transformers` calls the tokens around a text.
 _ENDS = {"bos_token_id": "cls", "eos_token_id": "sep"}
 
 _BERT = Family(

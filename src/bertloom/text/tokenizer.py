@@ -18,6 +18,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from bertloom.errors import InputError, blaming
 from bertloom.files import read_json, read_text, write_json
+from bertloom.text.places import places
 
 # The special tokens by role, as BERT spells them; their order is that of a vocabulary we train.
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -124,12 +125,6 @@ class Special:
 UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
 
 
-# Medial and final letters of Hangul syllables that are spelt out, tones of skin, and tags of flags.
-FOLLOWERS = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7fb"), ("\U0001f3fb", "\U0001f3ff"), ("\U000e0020", "\U000e007f"))
-# Letters that make a flag two by two.
-FLAGS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
-
-
 def _stands_alone(letter: str) -> bool:
     """Whether a letter begins a word wherever it stands; of a part of one, as byte pairs have, nobody knows."""
     if letter in ("", "\ufffd"):
@@ -230,7 +225,7 @@ class Tokenizer:
     def _encoded(self, texts: Sequence[str], special: bool) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Of each text its ids and where each stands in it."""
         found = self._encoded_by(self.backend.encode_batch, texts, special)
-        return [(encoding.ids, _places(text, encoding.offsets)) for text, encoding in zip(texts, found)]
+        return [(encoding.ids, places(text, encoding.offsets)) for text, encoding in zip(texts, found)]
 
     def _encoded_by(self, encode: Callable[..., list[Any]], texts: Sequence[str], special: bool) -> list[Any]:
         """What a function of the library makes of texts; raises where one is none."""
@@ -340,36 +335,6 @@ class Tokenizer:
             settings["model_input_names"] = ["input_ids", *["token_type_ids"] * segments, "attention_mask"]
         spelt = {f"{role}_token": token for role, token in self.spelt.items()}
         write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest, **spelt})
-
-
-def _places(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Places without the space before, which some tokenizers make part of a word, and with whole letters."""
-    plain = text.isascii()
-    made = []
-    for start, end in offsets:
-        begin = start
-        while begin < end and text[begin].isspace():
-            begin += 1
-        if begin < end:
-            start = begin
-            # What normalisation joined or took away has no place of its own, and a part of a letter is no place.
-            while not plain and start > 0 and _goes_on(text, start):
-                start -= 1
-            while not plain and end < len(text) and _goes_on(text, end):
-                end += 1
-        made.append((start, end))
-    return made
-
-
-def _goes_on(text: str, place: int) -> bool:
-    """Whether a character belongs to the letter before it: marks, what joins emoji, Hangul's vowels and finals."""
-    character, before = text[place], text[place - 1]
-    if before.isspace():
-        return False
-    if character in FLAGS:
-        return (place - len(text[:place].rstrip(FLAGS))) % 2 == 1
-    joins = unicodedata.category(character)[0] == "M" or character in "\u200d\uff9e\uff9f" or before == "\u200d"
-    return joins or any(first <= character <= last for first, last in FOLLOWERS)
 
 
 def _is_text(value: object) -> bool:
