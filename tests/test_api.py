@@ -168,7 +168,8 @@ def test_order_and_replaced_tokens_are_transformers_own(
     found = model.replaced(text)
     assert [share for _, share in found] == pytest.approx(want.tolist(), abs=1e-5)
     assert "".join(part for part, _ in found) == text.replace(" ", ""), "the user's own letters"
-    assert len(model.replaced("cat " * 50)) == 18, "a text over the limit is cut"
+    with pytest.raises(InputError, match="text of 100 tokens, at most 18 allowed"):
+        model.replaced("cat " * 50)
 
 
 def test_what_is_filled_in_stands_in_the_users_own_words(pretrained: Model) -> None:
@@ -239,8 +240,11 @@ def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
         pretrained.fill("nothing hidden")
     with pytest.raises(InputError, match="top: 0"):
         pretrained.fill("[MASK]", top=0)
-    with pytest.raises(InputError, match=r"text of 201 tokens, at most \d+ allowed: 'cat"):
-        pretrained.fill("cat " * 100 + "[MASK]")
+    for ask in (pretrained.fill, pretrained.trace):
+        with pytest.raises(InputError, match=r"text of 201 tokens, at most 48 allowed: 'cat"):
+            ask("cat " * 100 + "[MASK]")
+    with pytest.raises(InputError, match=r"text of 48 tokens, at most 47 allowed: 'cat"):
+        pretrained.next_sentence("cat " * 23, "cat")
     with pytest.raises(InputError, match="one text given"):
         golden.encode("a text")
     with pytest.raises(InputError, match="a string of whole characters"):

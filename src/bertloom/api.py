@@ -94,6 +94,15 @@ class Model:
             made.append(Example(*sequence(special, first[:one], second[:two])))
         return made
 
+    def _whole(self, first: str, second: str | None = None) -> Example:
+        """A text or a pair that is asked of every token, and so must not be cut."""
+        texts = [first] if second is None else [first, second]
+        size = sum(len(ids) for ids in self.tokenizer.ids(texts))
+        most = room(self.tokenizer.special, self.config.longest, pair=len(texts) > 1)
+        if size > most:
+            raise InputError(f"text of {size:,} tokens, at most {most} allowed: {first[:40]!r}…")
+        return self.examples([first], None if second is None else [second])[0]
+
     @torch.no_grad()
     def encode(self, texts: Sequence[str], pooling: Literal["mean", "cls", "max"] = "mean") -> npt.NDArray[np.float32]:
         """(len(texts), D) float32: a vector of each text, in the order given; the mean of its tokens' vectors."""
@@ -115,7 +124,7 @@ class Model:
     @torch.no_grad()
     def trace(self, text: str, second: str | None = None) -> tuple[list[str], list[Insides]]:
         """The tokens of a text or a pair (n), and embeddings and layers looked into, with attentions [(N, n, n)]."""
-        (example,) = self.examples([text], None if second is None else [second])
+        example = self._whole(text, second)
         insides: list[Insides] = []
         self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device), trace=insides)
         return self.tokenizer.shown(example.input_ids.tolist()), insides
@@ -133,10 +142,7 @@ class Model:
             raise InputError(f"text: {text!r} given, a string allowed")
         # However a tokenizer spells it, users know the mask as [MASK].
         given, text = text, text.replace(SPECIAL["mask"], self.tokenizer.spelt["mask"])
-        (ids,), most = self.tokenizer.ids([text]), self.config.longest - 2
-        if len(ids) > most:
-            raise InputError(f"text of {len(ids):,} tokens, at most {most} allowed: {text[:40]!r}…")
-        (example,) = self.examples([text])
+        example = self._whole(text)
         places = np.flatnonzero(example.input_ids == self.tokenizer.special.mask)
         if not len(places):
             raise InputError(f"no {self.tokenizer.spelt['mask']} in the text: {text!r}, at least one needed")
@@ -179,7 +185,7 @@ class Model:
     @torch.no_grad()
     def _of_pair(self, name: str, first: str, second: str) -> float:
         head = self.head(name)
-        (example,) = self.examples([first], [second])
+        example = self._whole(first, second)
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
 
@@ -187,7 +193,7 @@ class Model:
     def replaced(self, text: str) -> list[tuple[str, float]]:
         """Each token's own characters in a text, and the probability that something else stood there (ELECTRA)."""
         head = self.head("rtd")
-        (example,) = self.examples([text])
+        example = self._whole(text)
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         shares = head(states).float().sigmoid().tolist()[1:-1]
         return [(text[start:end], share) for (start, end), share in zip(self.tokenizer.spans(text), shares)]

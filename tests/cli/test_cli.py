@@ -202,6 +202,10 @@ BAD = [
     ("prepare {t}/small.txt --tokenizer {c}/tokenizer --output {t}/" + 300 * "n", "File name too long"),
     ("vocab {t}/small.txt --size 99999999999999999999 --output {t}/v", "size: 99999999999999999999 given"),
     ("vocab {t}/small.txt --size 100 --min-frequency -1 --output {t}/v", "min_frequency: -1 given"),
+    (
+        "vocab {t}/small.txt --size 100 --kind unigram --min-frequency 3 --output {t}/v",
+        "kind: unigram given beside --min-frequency: it joins no pairs",
+    ),
     ("pretrain --corpus {c} --output {t}/r --seed 18446744073709551616", "seed: 18446744073709551616 given"),
     ("pretrain --corpus {c} --output {t}/r --clip inf", "clip: inf given"),
     ("pretrain --corpus {c} --output {t}/r --dropout 0.999", "dropout: 0.999 given"),

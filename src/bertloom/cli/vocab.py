@@ -14,6 +14,8 @@ from bertloom.cli.options import Reading, Texts, Whole
 from bertloom.errors import InputError
 
 _app = commands("vocab", "Train a vocabulary on text, or extend a model's.")
+# How often a pair stands in the text, where nothing is given.
+FREQUENT = 2
 
 
 def vocab(*words: Words) -> int | None:
@@ -33,7 +35,7 @@ def _train(
     ] = "wordpiece",
     cased: bool = False,
     strip_accents: bool = False,
-    min_frequency: Annotated[Whole, Parameter(help="How often a pair must stand in the text to be joined.")] = 2,
+    min_frequency: Annotated[Whole, Parameter(help="How often a pair must stand in the text to be joined.")] = FREQUENT,
     exponent: Annotated[
         float, Parameter(help="Each TEXT counts by its share of the characters to this power, as 0.7 for languages.")
     ] = 1.0,
@@ -65,10 +67,13 @@ def _train(
     from bertloom.text.vocabulary import train_vocabulary
 
     refuse_existing(output)
-    if kind == "bpe" and (cased or strip_accents):
-        raise InputError(
-            f"kind: bpe given beside --{'cased' if cased else 'strip-accents'}: it keeps every text as it is"
-        )
+    unused = {
+        "bpe": ({"cased": cased, "strip-accents": strip_accents}, "it keeps every text as it is"),
+        "unigram": ({"min-frequency": min_frequency != FREQUENT}, "it joins no pairs"),
+    }
+    flags, reason = unused.get(kind, ({}, ""))
+    for flag in filter(flags.get, flags):
+        raise InputError(f"kind: {kind} given beside --{flag}: {reason}")
     if exponent < 0:
         raise InputError(f"exponent: {exponent} given, at least 0 allowed")
     if exponent != 1 and "-" in text:
