@@ -34,7 +34,7 @@ COUNTS = {
     "albert-xlarge-v2": (58_724_864, None),
     "albert-xxlarge-v2": (222_595_584, None),
     "electra-small-discriminator": (13_483_008, 13_549_057),
-    "electra-small-generator": (4_580_928, None),
+    "electra-small-generator": (4_580_928, 4_620_026),
     "electra-base-discriminator": (108_891_648, None),
     "electra-base-generator": (33_511_168, None),
     "distilbert-base-uncased": (66_362_880, 66_985_530),

@@ -96,6 +96,9 @@ def _learns(kind: type[Part], config: EncoderConfig) -> bool:
 
 def published_objective(config: EncoderConfig) -> str:
     """What a family was pretrained on, by the heads of its folders."""
+    if config.word_size > config.hidden_size:
+        # A generator, which is narrower than the embeddings it shares.
+        return "mlm"
     found = next(iter(FAMILIES[config.model_type].pretrained.values()), ("mlm",))
     return {"left-to-right": "causal", "two-way": "bilm"}.get(config.direction, "+".join(found))
 
