@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from bertloom.objectives import Combined
 from bertloom.pretraining import Pretraining as Run
 from bertloom.pretraining import pretrain
 from bertloom.train.loop import Step
-from bertloom.train.recipe import Recipe
+from bertloom.train.recipe import Recipe, read_recipe
 from bertloom.train.run import precision_on, stop_signals
 
 
@@ -75,12 +76,16 @@ def test_a_run_folder(alone: Path) -> None:
     assert max(lengths[:6]) <= 24 < max(lengths[6:]) <= 48, "short sequences first, then long ones"
 
 
-def test_transformers_opens_the_run_whole(alone: Path) -> None:
+def test_transformers_opens_the_run_whole(alone: Path, tmp_path: Path) -> None:
     for kind in (transformers.AutoModel, transformers.BertForPreTraining):
         _, info = kind.from_pretrained(alone / "model", output_loading_info=True)
         assert not info["missing_keys"]
     card = (alone / "model" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers")
+    (block,) = re.findall(r"```toml\n(.*?)```", card, re.DOTALL)
+    (tmp_path / "card.toml").write_text(block)
+    known = Recipe(**read_recipe(tmp_path / "card.toml"))
+    assert known.shaping() == Recipe(**read_recipe(alone / "recipe.toml")).shaping()
     for said in ("## Data", "270 documents", "## Measures", "| MLM |", "## How to load", "## Recipe", "seed = 3"):
         assert said in card
 

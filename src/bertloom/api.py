@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,6 +234,14 @@ class Model:
         return self.task
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of every weight."""
+        state = hashlib.sha256()
+        for weights in self.state().values():
+            state.update(weights.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+        return state.hexdigest()[:32]
+
+    @property
     def trained(self) -> list[str]:
         """The heads that can be asked: there, not left by pretraining as they were made, with all they stand on."""
         told = self.others.get(OBJECTIVE)
@@ -253,21 +263,22 @@ class Model:
     def extended(self, texts: Iterable[str], size: int, min_frequency: int = 5) -> tuple[Model, list[str]]:
         """The model with `size` more words of `texts` in its vocabulary, and they, most useful first.
 
-        Each begins as the mean of its old pieces, in the embeddings and in the language head's bias.
+        Each begins as the mean of its old pieces, in the embeddings and in the biases of heads that name words.
         """
         tokenizer, pieces = extended_vocabulary(self.tokenizer, texts, size, min_frequency)
         config = replace(self.config, vocab_size=max(self.config.vocab_size, len(tokenizer)))
         encoder, heads = Encoder(config), copy.deepcopy(self.heads)
         encoder.give_pooler(hasattr(self.encoder, "pooler"))
+        grow = partial(_grown, size=config.vocab_size, first=len(self.tokenizer), pieces=pieces)
         state = dict(self.encoder.state_dict())
-        tables = {"embeddings.word.weight": state["embeddings.word.weight"]}
-        if "mlm" in heads:
-            tables["mlm.bias"] = self.heads.state_dict()["mlm.bias"]
-        grown = {name: _grown(table, config.vocab_size, len(self.tokenizer), pieces) for name, table in tables.items()}
-        encoder.load_state_dict({**state, "embeddings.word.weight": grown["embeddings.word.weight"]})
-        if "mlm" in heads:
-            heads["mlm"].bias = nn.Parameter(grown["mlm.bias"])
-        encoder.to(state["embeddings.word.weight"].device)
+        word = state["embeddings.word.weight"]
+        encoder.load_state_dict({**state, "embeddings.word.weight": grow(word)})
+        for name, head in heads.items():
+            bias = dict(head.named_parameters(recurse=False)).get("bias")
+            # One that is fine-tuned may have as many labels as there are words.
+            if name in HEADS and bias is not None and len(bias) == len(word):
+                head.bias = nn.Parameter(grow(bias.detach()))
+        encoder.to(word.device)
         return Model(encoder, heads, tokenizer, self.others, self.path, task=self.task), list(pieces)
 
     def save(self, folder: str | Path, card: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bertloom.config import EncoderConfig
@@ -49,7 +49,7 @@ def model_card(config: EncoderConfig, fills: bool, training: Training | None = N
         for part, one in (training.measures.items() if training else ())
         for kind in ("loss", "accuracy")
     ]  # fmt: skip
-    data = ModelCardData(library_name="transformers", pipeline_tag=task, tags=[config.model_type, "bertloom"])
+    data = ModelCardData(library_name=_library(config), pipeline_tag=task, tags=[config.model_type, "bertloom"])
     if measured:
         data.model_name, data.eval_results = name, measured
     parts = [
@@ -59,9 +59,17 @@ def model_card(config: EncoderConfig, fills: bool, training: Training | None = N
         "## How to load\n",
         '```python\nimport bertloom\n\nmodel = bertloom.load("this-folder")\nmodel.encode(["a text"])',
         *(['model.fill("The [MASK] of the United States.")'] if fills else []),
-        "```\n\n`transformers.AutoModel` opens the folder too.\n",
+        "```\n",
+        "`transformers.AutoModel` opens the folder too.\n"
+        if _library(config) == "transformers"
+        else "`transformers.AutoModel` opens each half, in `left-to-right` and `right-to-left`.\n",
     ]
     return "\n".join(parts)
+
+
+def _library(config: EncoderConfig) -> str:
+    """The one whose classes open the folder: `transformers` has none for some families."""
+    return "transformers" if FAMILIES[config.model_type].classes else "bertloom"
 
 
 def _named(config: EncoderConfig) -> str:
@@ -76,6 +84,8 @@ def _of_training(config: EncoderConfig, training: Training) -> list[str]:
     names = [f"`{name}`" for name in manifest["sources"][:10]]
     more = f" and {len(manifest['sources']) - 10} more files" if len(manifest["sources"]) > 10 else ""
     before = f"further, from `{recipe.start}`," if recipe.start else "from scratch"
+    if recipe.teacher:
+        before = f"as a student of `{recipe.teacher}`{'' if recipe.model else ', whose layers it began with,'}"
     table = "".join(
         f"| {name.upper()} | {one.loss:.3f} | {100 * one.accuracy:.1f} % |\n" for name, one in measures.items()
     )
@@ -92,7 +102,7 @@ def _of_training(config: EncoderConfig, training: Training) -> list[str]:
         else "No held-out text was set aside (`bertloom prepare --held-out`).\n",
         "## Recipe\n",
         "```toml",
-        *(f"{one.name} = {getattr(recipe, one.name)!r}" for one in fields(recipe) if one.metadata["shapes"]),
+        *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in recipe.shaping().items()),
         "```\n",
     ]
 
@@ -103,7 +113,7 @@ def finetuned_card(config: EncoderConfig, task: Task, report: Mapping[str, Any])
 
     name = f"{_named(config)} fine-tuned to {task.name}"
     pipeline = task.pipeline
-    data = ModelCardData(library_name="transformers", pipeline_tag=pipeline, tags=[config.model_type, "bertloom"])
+    data = ModelCardData(library_name=_library(config), pipeline_tag=pipeline, tags=[config.model_type, "bertloom"])
     data.model_name = name
     data.eval_results = [
         EvalResult(

@@ -281,22 +281,25 @@ BASES: dict[str, EncoderConfig] = {
 
 
 def in_family(config: EncoderConfig, family: str) -> EncoderConfig:
-    """A model of another family of a BERT's size: its layers, widths and heads, the mechanisms and rates of the other.
+    """A model of another family of a size: its layers, widths and heads, the mechanisms and rates of the other.
 
-    Narrow embeddings stay as narrow as published; a gated layer is half again as wide as the model.
+    Narrow embeddings stay as narrow as published; a gated layer is half again as wide as the model, others four times.
     """
     if family not in BASES:
         raise InputError(f"family: {nearest(family, BASES)}")
+    if config.model_type == family:
+        return config
     base, width = BASES[family], config.hidden_size
     changes: dict[str, Any] = {
         name: getattr(config, name)
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     }
-    if base.gated:
-        changes["intermediate_size"] = width * 3 // 2
+    if base.gated != config.gated:
+        changes["intermediate_size"] = width * 3 // 2 if base.gated else width * 4
     if base.embedding_size:
         changes["embedding_size"] = min(base.embedding_size, width)
         if base.model_type == "electra" and changes["embedding_size"] == width:
+            # ALBERT projects its embeddings all the same.
             changes["embedding_size"] = None
     if base.pad_token_id is not None and base.pad_token_id >= config.vocab_size:
         changes["pad_token_id"] = config.pad_token_id

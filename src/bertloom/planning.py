@@ -29,7 +29,10 @@ LONGEST_MEASURED = 3.0
 
 
 def parameters(config: EncoderConfig, objective: str = "") -> dict[str, int]:
-    """Parameters by part; `backbone` is the count that is published for a size, `total` has its pretraining heads."""
+    """Parameters by part; `backbone` is the count that is published for a size.
+
+    `total` is what the objective trains and saves: with its heads, and without a pooler that it has no use for.
+    """
     import torch
 
     from bertloom.model.encoder import Encoder
@@ -200,11 +203,11 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as one JSON object."""
-        step = self.batch * self.length
+        step, other = self.batch * self.length, beside(self.config, self.objective)
         lengths = sorted({n for n in (128, 512, 2048, 8192, self.length) if n <= self.config.longest})
         return {
             "objective": self.objective,
-            "parameters": parameters(self.config, self.objective),
+            "parameters": {**parameters(self.config, self.objective), **({"beside": other[1]} if other else {})},
             "bytes": self.bytes,
             "flops_per_token": self.flops(self.length),
             "flops_per_token_by_length": {str(n): sum(self.flops(n).values()) for n in lengths},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
 from bertloom.objectives import PARTS, Combined, model_of, parts_of, published_objective, taught
-from bertloom.objectives.distilled import inherited, require_teacher, student_config
+from bertloom.objectives.distilled import inherited, narrowed, require_teacher, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
 from bertloom.text.sources import COMPRESSED, expand
@@ -63,7 +64,7 @@ class Pretraining(Run[Measure]):
         self.corpus.verify()
         if self.held_out:
             self.held_out.verify()
-        if not recipe.start and not recipe.teacher:
+        if recipe.model or not (recipe.start or recipe.teacher):
             # One spelling, so that the same run is known again.
             recipe = self.recipe = replace(recipe, model=short_name(recipe.model or "mini"))
         if recipe.objective:
@@ -79,10 +80,16 @@ class Pretraining(Run[Measure]):
         if not recipe.objective:
             recipe = self.recipe = replace(self.recipe, objective=self._objective(saved, started))
         self.teacher = self._teacher()
+        if self.teacher:
+            self.identity = hashlib.sha256(f"{self.identity}{self.teacher.fingerprint}".encode()).hexdigest()[:32]
         self.reached = self._reached(saved, started)
         self.config = self._config(saved, started)
         given = self._stretched(started) if started else hub.read_state(saved, self.config)[0] if saved else {}
         self._build(given)
+        for name, (beside, _) in self.objective.companions(self.encoder).items():
+            if beside.hidden_size != recipe.generator * self.config.hidden_size:
+                heads, width = beside.num_attention_heads, beside.hidden_size
+                warn(f"Its {name} has {heads} of {self.config.num_attention_heads} heads, so that it is {width} wide")
         if started and (new := [name for name in self.objective.heads if name not in started.heads]):
             warn(f"{recipe.start} has no {' and no '.join(new)} head; it is given a new one")
         if started and (beside := self.objective.companions(self.encoder)):
@@ -126,8 +133,7 @@ class Pretraining(Run[Measure]):
             config, _ = hub.read_config(saved)
         elif started:
             self.corpus.require(started.tokenizer.fingerprint, recipe.start)
-            rate = recipe.dropout
-            config = replace(started.config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+            config = started.config
             if 0 < recipe.positions < self.reached:
                 said = f"{recipe.positions} given, at least {self.reached} allowed, which the model has learned"
                 raise InputError(f"positions: {said}")
@@ -135,8 +141,6 @@ class Pretraining(Run[Measure]):
             changes: dict[str, Any] = {
                 "vocab_size": self.corpus.vocab_size,
                 "pad_token_id": self.corpus.special["pad"],
-                "hidden_dropout_prob": recipe.dropout,
-                "attention_probs_dropout_prob": recipe.dropout,
                 "initializer_range": recipe.initializer_range,
             }
             if self.teacher and not recipe.model:
@@ -144,6 +148,8 @@ class Pretraining(Run[Measure]):
             else:
                 config = replace(self._sized(), **changes)
             config = model_of(recipe.objective, config)
+        if recipe.dropout != -1 and not saved:
+            config = replace(config, hidden_dropout_prob=recipe.dropout, attention_probs_dropout_prob=recipe.dropout)
         if recipe.positions and not saved:
             config = replace(config, max_position_embeddings=recipe.positions + config.first_position)
         if recipe.length > config.longest:
@@ -158,6 +164,8 @@ class Pretraining(Run[Measure]):
         if POSITIONS not in state and self.recipe.stretch != Recipe.stretch:
             raise InputError(f"stretch: {self.recipe.stretch!r} given, allowed with positions that are learned")
         if size and POSITIONS in state:
+            if self.recipe.length <= self.reached < size:
+                self.warn(f"No step is over the {self.reached} positions learned before; --length trains the others")
             first = self.config.first_position
             state[POSITIONS] = stretched(state[POSITIONS], first, self.reached, size, self.recipe.stretch)
         return state
@@ -181,8 +189,9 @@ class Pretraining(Run[Measure]):
             return None
         teacher = load(recipe.teacher)
         self.corpus.require(teacher.tokenizer.fingerprint, recipe.teacher)
-        teacher.head("mlm")
+        head = cast(LanguageHead, teacher.head("mlm"))
         require_teacher(teacher.config)
+        narrowed(teacher.encoder, head, self.corpus.vocab_size)
         if recipe.length > teacher.config.longest:
             raise InputError(
                 f"length: {recipe.length} given, at most {teacher.config.longest} positions of the teacher's"
@@ -223,10 +232,10 @@ class Pretraining(Run[Measure]):
         )
 
     def _resume(self, manifest: dict[str, Any], folder: Path) -> int:
-        if manifest.get("corpus") != self.corpus.identity:
-            raise InputError(
-                "the run was on another text or vocabulary than is there now; give another --output", folder
-            )
+        if manifest.get("corpus") != self.identity:
+            taught = ", or from another teacher," if self.teacher else ""
+            said = f"the run was on another text or vocabulary{taught} than is there now; give another --output"
+            raise InputError(said, folder)
         _fill_companions(self.objective, self.encoder, folder / "model")
         checkpoint.load_moments(self.optimizer, folder)
         return int(manifest["step"])
@@ -322,10 +331,10 @@ FEW_DOCUMENTS = 100
 
 
 def prepared(recipe: Recipe, say: Callable[[str], None]) -> Path:
-    """The corpus of a recipe's text, `OUTPUT-corpus`, made unless it is there; every 20th document is held out."""
+    """The corpus of a recipe's text, its `text_corpus`, made unless it is there; every 20th document is held out."""
     if recipe.corpus or not recipe.start or not recipe.output:
         raise InputError(f"text: {recipe.text!r} given, allowed with from and output, and without corpus")
-    folder = Path(f"{recipe.output.rstrip('/')}-corpus")
+    folder = Path(recipe.text_corpus)
     source = hub.find(recipe.start)
     if folder.is_dir():
         made_of, files = Corpus(folder).manifest, [Path(one) for one in expand([recipe.text])]

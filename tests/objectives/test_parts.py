@@ -29,6 +29,7 @@ from bertloom.config import (
     DISTILBERT,
     ELECTRA,
     MODERNBERT,
+    PRESETS,
     ROBERTA,
     EncoderConfig,
     in_family,
@@ -568,6 +569,72 @@ def test_a_run_stopped_and_gone_on_with_is_the_run_left_alone(
         assert (one.loss, one.accuracy, one.count) == pytest.approx((told["loss"], told["accuracy"], told["count"]))
 
 
+def test_a_run_knows_its_teacher(corpus: Corpus, tmp_path: Path, teacher: Path) -> None:
+    shutil.copytree(teacher, tmp_path / "teacher", symlinks=True)
+    given = recipe(corpus, tmp_path / "run", "distill", teacher=str(tmp_path / "teacher"), model="bert-tiny", steps=3)
+    assert pretrain(given)
+    assert Pretraining(replace(given, model="tiny"), lambda text: None).first == 3, "the same by its short name"
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert f"Pretrained as a student of `{tmp_path / 'teacher'}` with" in card
+    assert pretrain(recipe(corpus, tmp_path / "other", "mlm+nsp", seed=4))
+    shutil.rmtree(tmp_path / "teacher")
+    (tmp_path / "other").rename(tmp_path / "teacher")
+    with pytest.raises(InputError, match="or from another teacher, than is there now"):
+        pretrain(given)
+
+
+@pytest.mark.parametrize("model", ["", "tiny"])
+def test_a_teacher_of_padded_tables_is_the_one_without(
+    model: str, corpus: Corpus, tmp_path: Path, teacher: Path
+) -> None:
+    padded = transformers.BertForPreTraining.from_pretrained(teacher / "model")
+    padded.resize_token_embeddings(corpus.vocab_size + 50)
+    padded.save_pretrained(tmp_path / "padded")
+    bertloom.load(teacher).tokenizer.save(tmp_path / "padded")
+    runs = [tmp_path / name for name in ("of-padded", "of-plain")]
+    for run, one in zip(runs, (tmp_path / "padded", teacher)):
+        assert pretrain(recipe(corpus, run, "distill", model=model, teacher=str(one), steps=2))
+    one, other = (run / "model" / "model.safetensors" for run in runs)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_generator_of_another_width_than_asked_for_is_told(corpus: Corpus, tmp_path: Path) -> None:
+    warned: list[str] = []
+    for share, said in ((0.3, ["Its generator has 1 of 2 heads, so that it is 64 wide"]), (0.5, [])):
+        warned.clear()
+        Pretraining(recipe(corpus, tmp_path / str(share), "rtd", generator=share), warned.append)
+        assert warned == said
+
+
+def test_a_familys_dropout_is_its_own_unless_given(corpus: Corpus, tmp_path: Path) -> None:
+    for changes, want in (
+        ({}, 0.1), ({"family": "albert"}, 0.0), ({"family": "modernbert"}, 0.0), ({"dropout": 0.2}, 0.2),
+    ):  # fmt: skip
+        config = Pretraining(recipe(corpus, tmp_path / "run", "mlm", **changes), lambda text: None).config
+        assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (want, want)
+
+
+def test_words_are_added_to_every_head_that_names_them(corpus: Corpus, tmp_path: Path) -> None:
+    assert pretrain(recipe(corpus, tmp_path / "run", "span+sbo", steps=1))
+    model = bertloom.load(tmp_path / "run")
+    made, words = model.extended(["the cardiologist and the stenosis"] * 6, 2)
+    made.save(tmp_path / "extended")
+    again = bertloom.load(tmp_path / "extended")
+    assert len(words) == 2
+    for name in ("mlm", "sbo"):
+        ids = model.tokenizer.ids(words)
+        old, new = (one.heads[name].bias for one in (model, again))
+        assert torch.allclose(new[-2:], torch.stack([old[one].mean() for one in ids]))
+
+
+def test_positions_that_nothing_trains_are_told(corpus: Corpus, tmp_path: Path, teacher: Path) -> None:
+    for length, count in ((48, 1), (60, 0)):
+        warned: list[str] = []
+        given = recipe(corpus, tmp_path / "run", "", model="", start=str(teacher), positions=100, length=length)
+        Pretraining(given, warned.append)
+        assert len([one for one in warned if "No step is over the 48 positions learned before" in one]) == count
+
+
 def test_what_learned_beside_a_model_goes_on_with_it(corpus: Corpus, tmp_path: Path) -> None:
     assert pretrain(recipe(corpus, tmp_path / "first", "rtd", generator=1.0))
     again = recipe(corpus, tmp_path / "on", "", model="", start=str(tmp_path / "first"), generator=1.0, positions=600)
@@ -663,6 +730,9 @@ def test_transformers_opens_what_an_objective_makes(
 def test_both_sides_of_a_two_way_model_are_those_transformers_computes(corpus: Corpus, tmp_path: Path) -> None:
     assert pretrain(recipe(corpus, tmp_path / "run", "bilm", steps=2))
     model = bertloom.load(tmp_path / "run")
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: bertloom")
+    assert "`transformers.AutoModel` opens each half" in card
     (example,) = model.examples(["The cat lives in the house."])
     with torch.no_grad():
         states = model.encoder(pack([example]))
@@ -713,7 +783,7 @@ def test_an_objective_is_learned_by_a_family_or_refused_before_anything_is_writt
         except InputError as error:
             said = str(error)
         assert run.exists() == (name in learned)
-        assert not said or re.match(r"objective: \w+ given, |generator: 0.25 given, 1 allowed for ", said)
+        assert not said or re.match(r"objective: \w+ given, |objective: rtd given with a generator of ", said)
         assert said or bertloom.load(run).trained
     assert learned >= {"mlm", "span+sbo", "wso"}
     assert ("causal" in learned) == (family in ("bert", "roberta", "xlm-roberta", "electra"))
@@ -728,6 +798,9 @@ def test_a_family_of_a_size() -> None:
     assert in_family(preset("small"), "electra").embedding_size == 128
     assert in_family(preset("tiny"), "electra").embedding_size is None
     assert in_family(preset("base"), "roberta") == preset("roberta-base", vocab_size=30522)
+    assert in_family(preset("ModernBERT-base"), "bert").intermediate_size == 4 * 768
+    for name, own in PRESETS.items():
+        assert in_family(own, own.model_type) == own, name
     with pytest.raises(InputError, match="family: unknown 'robberta', did you mean 'roberta'"):
         in_family(preset("mini"), "robberta")
 

@@ -46,6 +46,15 @@ def test_sizes_are_what_was_asked_for(kind: str) -> None:
         train_vocabulary([" ", ""], 500, kind=kind)
 
 
+def test_paragraphs_without_spaces_are_learned_of() -> None:
+    line = "彼女は毎朝駅前の小さな喫茶店で珈琲を飲みながら新聞を読む。猫は窓辺で眠り続ける。"
+    lines = [line * 3 + str(number) for number in range(100)] + ["a cat lives here"] * 50
+    tokenizer = train_vocabulary(lines, 71, kind="unigram")
+    (ids,) = tokenizer.ids([line * 3])
+    assert tokenizer.special.unk not in ids
+    assert len(ids) < len(line * 3)
+
+
 def test_kinds_that_are_none() -> None:
     with pytest.raises(InputError, match="kind: unknown 'bppe', did you mean 'bpe'"):
         train_vocabulary(LINES, 500, kind="bppe")

@@ -29,7 +29,7 @@ def prepare(
     text
         Files, folders, globs, - for standard input, or hf:NAME[:CONFIG][:SPLIT].
     tokenizer
-        Folder with tokenizer.json or vocab.txt.
+        Folder with tokenizer.json or vocab.txt, a model's, or a run.
     output
         Folder to make.
     json

@@ -55,7 +55,8 @@ def pretrain(
         )
     elif finished:
         fills = "mlm" in load(chosen.output).trained
-        asked = ("fill", "The [MASK] is here.") if fills else ("evaluate", "--corpus", chosen.corpus)
+        corpus = chosen.corpus or chosen.text_corpus
+        asked = ("fill", "The [MASK] is here.") if fills else ("evaluate", "--corpus", corpus)
         say(f"Done: {chosen.output}/model; next: {command(asked[0], chosen.output, *asked[1:])}")
     else:
         say(f"Stopped and saved at step {watcher.done:,} of {chosen.steps:,}; the same command goes on from there.")

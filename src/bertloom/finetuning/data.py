@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from bertloom.api import LENGTH, Model
 from bertloom.errors import InputError
@@ -60,9 +59,7 @@ class Data:
     @cached_property
     def identity(self) -> str:
         """A hash of every example and of the start model's weights, by which a run knows its own."""
-        state = hashlib.sha256()
-        for weights in self.start.encoder.state_dict().values():
-            state.update(weights.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy())
+        state = hashlib.sha256(self.start.fingerprint.encode())
         for one in (*self.features, *(one for made in self.dev_features for one in made)):
             for array in (one.input_ids, one.segment_ids, *one.targets[TARGET]):
                 state.update(array.tobytes())

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertloom.config import DISTILBERT, EncoderConfig
 from bertloom.corpus import Corpus
 from bertloom.errors import InputError
 from bertloom.example import Example, Ints
 from bertloom.model.encoder import Encoder
+from bertloom.model.heads import LanguageHead
 from bertloom.model.packed import Batch
 from bertloom.objectives.masked import Masked
 from bertloom.objectives.part import Choices
@@ -78,6 +79,14 @@ def require_teacher(config: EncoderConfig) -> None:
     """Raises where a model cannot be asked of hidden tokens."""
     if config.direction != "both":
         raise InputError(f"teacher: a model that sees both sides needed, not one whose direction is {config.direction}")
+
+
+def narrowed(encoder: Encoder, head: LanguageHead, size: int) -> None:
+    """Take from a teacher the rows that its tables are padded with beyond its vocabulary's `size` words."""
+    encoder.config = replace(encoder.config, vocab_size=size)
+    encoder.embeddings.word.weight = nn.Parameter(encoder.embeddings.word.weight.detach()[:size])
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias.detach()[:size])
 
 
 def student_config(teacher: EncoderConfig) -> EncoderConfig:

@@ -129,15 +129,15 @@ def sampled(logits: Tensor) -> Tensor:
 
 
 def generator_config(config: EncoderConfig, share: float) -> EncoderConfig:
-    """A generator of a share of a discriminator's width, over the same embeddings (§3.2)."""
+    """A generator of a share of a discriminator's width, in whole heads, over the same embeddings (§3.2)."""
     if not 0 < share <= 1:
         raise InputError(f"generator: {share} given, above 0 and at most 1 allowed")
     width = max(1, round(share * config.num_attention_heads)) * config.head_size
     family = FAMILIES[config.model_type]
     if width != config.word_size and "embedding_size" not in family.keys:
         able = " or ".join(name for name, one in FAMILIES.items() if "embedding_size" in one.keys)
-        said = f"1 allowed for {family.title}, whose embeddings are as wide as its layers, or a model of family {able}"
-        raise InputError(f"generator: {share} given, {said}")
+        said = f"whose embeddings are as wide as its layers: generator 1, or a model of family {able} needed"
+        raise InputError(f"objective: rtd given with a generator of {share} for a {family.title}, {said}")
     return replace(
         config,
         hidden_size=width,

@@ -37,8 +37,9 @@ class WordStructure(Masked):
         free = np.ones(len(own), bool)
         free[made.targets["mlm"][0]] = False
         free &= own != corpus.special["unk"]
-        # Every third token begins a group that is wholly free and stands side by side.
-        groups = places[: len(places) // TOGETHER * TOGETHER].reshape(-1, TOGETHER)
+        # Every third token, from any of the first three, begins a group that is wholly free and stands side by side.
+        rest = places[rng.integers(TOGETHER) :]
+        groups = rest[: len(rest) // TOGETHER * TOGETHER].reshape(-1, TOGETHER)
         groups = groups[free[groups].all(1) & (np.ptp(groups, axis=1) == TOGETHER - 1)]
         count = min(len(groups), max(1, round(SHUFFLED * len(places) / TOGETHER)))
         chosen = np.sort(groups[rng.permutation(len(groups))[:count]], axis=0)  # (G, TOGETHER)

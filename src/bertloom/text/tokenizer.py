@@ -168,11 +168,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer of a folder or of one file: `tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt`."""
+        """The tokenizer of a folder, a run or one file: `tokenizer.json`, `vocab.txt`, `vocab.json`, `merges.txt`."""
         path = Path(path)
         file = path
         if path.is_dir():
-            file = next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
+            places = [folder / name for folder in (path, path / "model") for name in FILES]
+            file = next(filter(Path.is_file, places), places[0])
         if not file.is_file():
             raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
         settings = _settings(file)

@@ -137,8 +137,7 @@ def _unigram(texts: Iterable[str], size: int, lowercase: bool, strip_accents: bo
     """ALBERT's vocabulary by sentencepiece (Kudo 2018)."""
     library = sentence_pieces()
     seed = [(token, 0.0) for token in ALBERT.values()]
-    words = count_words(texts, unigram(seed, lowercase, strip_accents))
-    words = _some(Counter({word: count for word, count in words.items() if len(word) <= LONGEST_WORD}))
+    words = _some(_cut(count_words(texts, unigram(seed, lowercase, strip_accents))))
     model = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "words.tsv"
@@ -163,6 +162,15 @@ def _unigram(texts: Iterable[str], size: int, lowercase: bool, strip_accents: bo
     processor = library.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [(processor.id_to_piece(number), processor.get_score(number)) for number in range(len(processor))]
     return Tokenizer(unigram(pieces, lowercase, strip_accents))
+
+
+def _cut(words: Counter[str]) -> Counter[str]:
+    """Words in stretches that the library takes: a paragraph without spaces, as of Japanese, is one word to it."""
+    cut: Counter[str] = Counter()
+    for word, count in words.items():
+        for start in range(0, len(word), LONGEST_WORD):
+            cut[word[start : start + LONGEST_WORD]] += count
+    return cut
 
 
 class _Pieces:

@@ -49,7 +49,7 @@ class Recipe(Keys):
     )
     teacher: str = key("", "For distill: the model to learn from; without --model its half is made of it.")
     temperature: float = key(2.0, "For distill: what logits are divided by.")
-    generator: float = key(0.25, "For rtd: the generator's width as a share of the model's.")
+    generator: float = key(0.25, "For rtd: the generator's width as a share of the model's, in whole heads.")
     steps: int = key(10_000, "Optimiser steps.")
     batch_size: int = key(32, "Sequences of one step.")
     length: int = key(128, "Most tokens of a sequence.")
@@ -65,7 +65,7 @@ class Recipe(Keys):
     warmup: float = key(0.05, "Share of the steps in which the rate rises.")
     weight_decay: float = key(0.01, "Decay of matrices and embeddings.")
     clip: float = key(1.0, "Largest norm of the gradient; 0 for no limit.")
-    dropout: float = key(0.1, "Dropout of hidden states and attention.")
+    dropout: float = key(-1.0, "Dropout of hidden states and attention; -1 for the model's own, as published.")
     initializer_range: float = key(0.02, "Deviation of new matrices.")
     seed: int = key(0, "Seed of weights, order, masks and dropout.")
     micro_tokens: int = key(4096, "Tokens of a micro-batch, which bounds memory.")
@@ -102,14 +102,19 @@ class Recipe(Keys):
                 raise InputError(f"{name}: {value!r} given beside teacher, whose half has its own; model needed")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share: {self.mask_share} given, above 0 and under 1 allowed")
-        if not 0 <= self.dropout <= MOST_DROPPED:
-            raise InputError(f"dropout: {self.dropout} given, from 0 to {MOST_DROPPED} allowed")
+        if self.dropout != -1 and not 0 <= self.dropout <= MOST_DROPPED:
+            raise InputError(f"dropout: {self.dropout} given, from 0 to {MOST_DROPPED} allowed, or -1")
         if self.short_length and not 8 <= self.short_length <= self.length:
             raise InputError(f"short_length: {self.short_length} given, from 8 to length ({self.length}) allowed")
 
     def choices(self) -> dict[str, Any]:
         """What objectives are told."""
         return {name: getattr(self, name) for name in ("segments", "mask", "mask_share", "generator", "temperature")}
+
+    @property
+    def text_corpus(self) -> str:
+        """The folder that a text is prepared in."""
+        return f"{self.output.rstrip('/')}-corpus"
 
     @property
     def short_steps(self) -> int:
