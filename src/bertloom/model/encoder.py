@@ -267,15 +267,16 @@ class Encoder(nn.Module):
         """
         return self.through(self.embedded(batch), batch, trace)
 
-    def through(self, x: Tensor, batch: Batch, trace: list[Insides] | None = None) -> Tensor:
-        """The same of what goes into the first layer."""
+    def through(self, x: Tensor, batch: Batch, trace: list[Insides] | None = None, attentions: bool = True) -> Tensor:
+        """The same of what goes into the first layer; a trace is dearer with attentions."""
+        looked = trace is not None and attentions
         if trace is not None:
             trace.append(Insides(x, []))
         for number, (weights_of, look) in enumerate(zip(self.order, self.looks), 1):
-            weights: list[Tensor] | None = None if trace is None else []
+            weights: list[Tensor] = []
             last = number == len(self.order) and trace is None
-            x = self.layers[weights_of](x, batch, look, batch.read if last else None, weights)
-            if trace is not None and weights is not None:
+            x = self.layers[weights_of](x, batch, look, batch.read if last else None, weights if looked else None)
+            if trace is not None:
                 trace.append(Insides(x, weights))
         if self.config.norm_first:
             x = self.norm(x)
@@ -286,11 +287,6 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def hidden_states(self, batch: Batch) -> list[Tensor]:
         """What goes into the first layer, and what comes out of each, every (T, D)."""
-        x = self.embedded(batch)
-        found = [x]
-        for weights_of, look in zip(self.order, self.looks):
-            x = self.layers[weights_of](x, batch, look)
-            found.append(x)
-        if self.config.norm_first:
-            found[-1] = self.norm(x)
-        return found
+        trace: list[Insides] = []
+        self.through(self.embedded(batch), batch, trace, attentions=False)
+        return [one.hidden_states for one in trace]
