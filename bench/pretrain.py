@@ -66,7 +66,10 @@ class Examples:
         self.kind, size, vocabulary, self.count, rounds = CASES[case]
         torch.manual_seed(0)
         self.config = preset(size, vocab_size=vocabulary)
-        self.objective = Combined(self.config, "mlm+nsp" if self.kind == "pairs" else "mlm", segments="sentence")
+        pairs = self.kind == "pairs"
+        self.objective = (
+            Combined(self.config, "mlm+nsp") if pairs else Combined(self.config, "mlm", segments="sentence")
+        )
         self.batches = [
             [self.objective.example(corpus, Draw(0, BATCH * step + place, LENGTH)) for place in range(BATCH)]
             for step in range(self.count * rounds)

@@ -273,6 +273,24 @@ def test_importing_brings_no_torch() -> None:
     assert all(getattr(bertloom, name) for name in bertloom.__all__)
 
 
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["nothing", "a count", "a policy"],
+)
+def test_threads_sleep_soon_unless_told_otherwise(given: dict[str, str], want: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, bertloom; print(os.environ.get('GOMP_SPINCOUNT'))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **given}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == want
+
+
 def test_an_extended_model_begins_new_words_as_the_mean_of_their_pieces(tiny_model: Path, tmp_path: Path) -> None:
     model = bertloom.load(tiny_model)
     made, words = model.extended(["the cardiologist and the stenosis"] * 6, 2)
