@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # PyTorch's threads wait for one another awake, and beside another busy process for one that is not running. They go
-    # to sleep sooner than by default, which costs next to nothing alone (docs/performance.md); read when torch is loaded.
+    # to sleep sooner than by default, at next to no cost alone (docs/performance.md); read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
