@@ -98,12 +98,11 @@ class Model:
 
     def _whole(self, first: str, second: str | None = None) -> Example:
         """A text or a pair that is asked of every token, and so must not be cut."""
-        texts = [first] if second is None else [first, second]
-        size = sum(len(ids) for ids in self.tokenizer.ids(texts))
-        most = room(self.tokenizer.special, self.config.longest, pair=len(texts) > 1)
+        special, ids = self.tokenizer.special, self.tokenizer.ids([first] if second is None else [first, second])
+        size, most = sum(map(len, ids)), room(special, self.config.longest, pair=second is not None)
         if size > most:
             raise InputError(f"text of {size:,} tokens, at most {most} allowed: {first[:40]!r}…")
-        return self.examples([first], None if second is None else [second])[0]
+        return Example(*sequence(special, *ids))
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], pooling: Literal["mean", "cls", "max"] = "mean") -> npt.NDArray[np.float32]:

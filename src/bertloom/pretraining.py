@@ -233,8 +233,8 @@ class Pretraining(Run[Measure]):
 
     def _resume(self, manifest: dict[str, Any], folder: Path) -> int:
         if manifest.get("corpus") != self.identity:
-            taught = ", or from another teacher," if self.teacher else ""
-            said = f"the run was on another text or vocabulary{taught} than is there now; give another --output"
+            other = ", or from another teacher," if self.teacher else ""
+            said = f"the run was on another text or vocabulary{other} than is there now; give another --output"
             raise InputError(said, folder)
         _fill_companions(self.objective, self.encoder, folder / "model")
         checkpoint.load_moments(self.optimizer, folder)

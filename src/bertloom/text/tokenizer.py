@@ -172,8 +172,8 @@ class Tokenizer:
         path = Path(path)
         file = path
         if path.is_dir():
-            places = [folder / name for folder in (path, path / "model") for name in FILES]
-            file = next(filter(Path.is_file, places), places[0])
+            files = [folder / name for folder in (path, path / "model") for name in FILES]
+            file = next(filter(Path.is_file, files), files[0])
         if not file.is_file():
             raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
         settings = _settings(file)
