@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bertloom.errors import InputError
 from bertloom.families import FAMILIES
 from bertloom.model.encoder import Encoder
 from bertloom.objectives import Combined
+from bertloom.text.vocabulary import train_vocabulary
 from tests.conftest import package, small
 
 
@@ -145,6 +147,8 @@ def test_a_real_bin_checkpoint_with_other_heads() -> None:
         ({"vocab_size": 98}, "embeddings.word.weight: shape"),
         ({"vocab_size": 10**11}, "embeddings.word.weight: shape"),
         ({"vocab_size": 10**18}, "config.json: describes no model"),
+        ({"model_type": []}, r"config.json: model_type: unknown \[\]"),
+        ({"hidden_size": [1]}, "config.json: "),
     ],
 )
 def test_configs_that_do_not_fit_are_refused(written: Path, change: dict[str, object], said: str) -> None:
@@ -152,6 +156,65 @@ def test_configs_that_do_not_fit_are_refused(written: Path, change: dict[str, ob
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(InputError, match=said):
         bertloom.load(written)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer_types": 5}, {"rope_parameters": [1]}, {"rope_parameters": {"full_attention": [1]}},
+        {"rope_parameters": {"full_attention": {"rope_theta": "x"}}}, {"layer_types": [[]]},
+    ],
+)  # fmt: skip
+def test_settings_of_another_form_are_the_files_fault(change: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "modernbert", **change}))
+    with pytest.raises(InputError, match=r"config.json: .+"):
+        hub.read_config(tmp_path)
+
+
+def test_architectures_of_another_form_are_none(written: Path) -> None:
+    file = written / "config.json"
+    for given in (True, {"a": 1}, [], [5]):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": given}))
+        assert bertloom.load(written).task is None
+
+
+def test_a_two_way_folder_of_more_layers_than_it_says_is_refused(tmp_path: Path) -> None:
+    config = replace(small(hidden_size=24, num_attention_heads=2), model_type="two-way", direction="two-way")
+    hub.write(tmp_path, config, Encoder(config).state_dict())
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 2}))
+    with pytest.raises(InputError, match=r"do not fit a two-way of 2 layers: unknown bertloom.layers.2"):
+        bertloom.load(tmp_path)
+
+
+def test_a_foreign_classifier_on_a_token_that_sees_no_other_is_refused(tmp_path: Path) -> None:
+    config = transformers.BertConfig(**{**FAMILIES["bert"].settings(small()), "is_decoder": True})
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="BertForSequenceClassification, of a model that reads one way"):
+        bertloom.load(tmp_path)
+
+
+def test_a_model_that_is_given_no_segments_is_given_none_by_us(tmp_path: Path) -> None:
+    """RoBERTa's config has two segments by default, and its tokenizer gives it one."""
+    trained = train_vocabulary(["the cat and the dog sit in the garden"] * 9, 280, kind="bpe")
+    config = transformers.RobertaConfig(
+        vocab_size=len(trained), hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+        pad_token_id=trained.special.pad, max_position_embeddings=40,
+    )  # fmt: skip
+    assert config.type_vocab_size == 2
+    torch.manual_seed(0)
+    theirs = transformers.RobertaForSequenceClassification(config).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    theirs.save_pretrained(tmp_path / "a")
+    trained.save(tmp_path / "a")
+    bertloom.load(tmp_path / "a").save(tmp_path / "b")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        inputs = transformers.AutoTokenizer.from_pretrained(folder)("the cat", "a dog", return_tensors="pt")
+        want = transformers.RobertaForSequenceClassification.from_pretrained(folder)(**inputs).logits.softmax(-1)[0]
+        (found,) = bertloom.load(folder).predict([{"sentence1": "the cat", "sentence2": "a dog"}])
+        assert found["probabilities"]["LABEL_0"] == pytest.approx(float(want[0]), abs=1e-5)
+    assert "token_type_ids" not in inputs
 
 
 def test_broken_files_are_refused(written: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,8 @@ from bertloom.text.vocabulary import extended_vocabulary
 OBJECTIVE = "pretraining_objective"
 # The one that says how long its sequences were: positions beyond are untrained.
 LENGTH = "pretraining_length"
+# Models that stand in a folder of their own in a model's: what an ELECTRA learned beside.
+COMPANIONS = ("generator",)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Model:
         if self._tokenizer is None:
             raise InputError("no tokenizer in the model's folder", self.path)
         return self._tokenizer
+
+    @cached_property
+    def companions(self) -> dict[str, Model]:
+        """Models that learned beside this one, by the folder in its folder."""
+        return {name: load(self.path / name) for name in COMPANIONS if (self.path / name / "config.json").is_file()}
 
     def examples(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Example]:
         """Texts, or pairs of texts, with special tokens; longer ones are cut at the model's positions."""
@@ -265,6 +272,10 @@ class Model:
         Each begins as the mean of its old pieces, in the embeddings and in the biases of heads that name words.
         """
         tokenizer, pieces = extended_vocabulary(self.tokenizer, texts, size, min_frequency)
+        return self._grown(tokenizer, pieces), list(pieces)
+
+    def _grown(self, tokenizer: Tokenizer, pieces: Mapping[str, list[int]]) -> Model:
+        """The model, and whatever learned beside it, with words more, of old pieces each."""
         config = replace(self.config, vocab_size=max(self.config.vocab_size, len(tokenizer)))
         encoder, heads = Encoder(config), copy.deepcopy(self.heads)
         encoder.give_pooler(hasattr(self.encoder, "pooler"))
@@ -278,7 +289,9 @@ class Model:
             if name in HEADS and bias is not None and len(bias) == len(word):
                 head.bias = nn.Parameter(grow(bias.detach()))
         encoder.to(word.device)
-        return Model(encoder, heads, tokenizer, self.others, self.path, task=self.task), list(pieces)
+        made = Model(encoder, heads, tokenizer, self.others, self.path, task=self.task)
+        made.companions = {name: one._grown(tokenizer, pieces) for name, one in self.companions.items()}
+        return made
 
     def save(self, folder: str | Path, card: str | None = None) -> None:
         """Write a Hugging Face folder: config, weights, tokenizer and a model card.
@@ -297,6 +310,8 @@ class Model:
         with whole_folder(folder) as beside:
             hub.write(beside, self.config, self.state(), self._tokenizer, told, task)
             (beside / CARD).write_text(card, encoding="utf-8")
+            for name, one in self.companions.items():
+                one.save(beside / name)
 
 
 def _row(record: Any, number: int, name: str) -> dict[str, Any]:
@@ -333,6 +348,9 @@ def load(model: str | Path) -> Model:
     state, unread = hub.read_state(folder, config)
     outputs = {name.split(".")[0]: len(tensor) for name, tensor in state.items() if name.count(".") == 1}
     task = of_config(others, outputs, folder / "config.json", FAMILIES[config.model_type].classes)
+    if task and task.pooled and config.direction != "both" and SETTINGS not in others:
+        said = "of a model that reads one way: it stands on the first token, which sees no other"
+        raise InputError(f"config.json says {FAMILIES[config.model_type].classes}{task.architecture}, {said}", folder)
     parts = {name.split(".")[0] for name in state}
     for part in parts - {task.part if task else None}:
         if part in (*hub.TASK_PARTS, hub.FEATURES):

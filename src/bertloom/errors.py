@@ -27,7 +27,10 @@ def blaming(where: object, what: str = "is damaged", again: bool = False) -> Ite
         if again:
             raise InputError(f"{what}: {error}", where) from None
         raise
-    except Exception as error:
+    except BaseException as error:
+        # A panic of a library in Rust is no `Exception`, though what it stumbled over is as bad.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         said = str(error).strip().splitlines() or [""]
         raise InputError(f"{what}: {type(error).__name__} {said[0]}".rstrip(), where) from error
 

@@ -106,12 +106,13 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
     if not isinstance(given, dict):
         raise InputError("is not a JSON object", file)
     kind = given.pop("model_type", "bert")
-    if kind not in FAMILIES:
-        raise InputError(f"model_type: {nearest(str(kind), FAMILIES)}", file)
-    try:
-        return FAMILIES[kind].config(given)
-    except InputError as error:
-        raise InputError(str(error), file) from None
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise InputError(f"model_type: {nearest(kind, FAMILIES)}", file)
+    with blaming(file, "describes no model that can be made"):
+        try:
+            return FAMILIES[kind].config(given)
+        except InputError as error:
+            raise InputError(str(error), file) from None
 
 
 def _task_of(folder: Path, family: Family) -> str:
@@ -194,6 +195,9 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
             missing += [name for ours, whole in there.items() if not whole for name in known[ours]]
     claims = (*family.claims, *((family.backbone,) if family.backbone else ()))
     left = [name for name in tensors if name.startswith(claims)]
+    places = {name for wanted in parts.values() for name in wanted}
+    tops = {name.split(".")[0] for name in parts["encoder"]}
+    left += [OWN + name for name in state if name not in places and name.split(".")[0] in tops]
     if missing or left:
         what = [
             f"{kind} {', '.join(sorted(found)[:3])}" for kind, found in (("no", missing), ("unknown", left)) if found
@@ -254,7 +258,7 @@ def write(
     if tokenizer is not None:
         ids = tokenizer.special.ids
         told = {**{key: ids[role] for key, role in family.special.items()}, **told}
-        tokenizer.save(folder, config.longest, config.type_vocab_size > 1)
+        tokenizer.save(folder, config.longest, config.type_vocab_size > 1 and tokenizer.special.segments)
     write_json(folder / "config.json", json.loads(json.dumps({**told, **family.settings(config)})))
     if config.direction == "two-way":
         _write_sides(folder, config, state, tokenizer)

@@ -23,11 +23,11 @@ from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError, nearest
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
-from bertloom.model.heads import HEADS, LanguageHead
+from bertloom.model.heads import HEADS, POOLED, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
 from bertloom.model.stretch import STRETCHES, stretched
-from bertloom.objectives import PARTS, Combined, model_of, parts_of, published_objective, taught
+from bertloom.objectives import PARTS, Combined, heads_of, model_of, parts_of, published_objective, taught
 from bertloom.objectives.distilled import inherited, narrowed, require_teacher, student_config
 from bertloom.objectives.part import Choices
 from bertloom.text.readers import passages
@@ -84,6 +84,10 @@ class Pretraining(Run[Measure]):
             self.identity = hashlib.sha256(f"{self.identity}{self.teacher.fingerprint}".encode()).hexdigest()[:32]
         self.reached = self._reached(saved, started)
         self.config = self._config(saved, started)
+        # A model is given segments as it was before, a new one wherever it has them.
+        told = started.tokenizer if started else Tokenizer.load(saved) if saved else None
+        paired = told is None or told.special.segments or bool(POOLED & heads_of(recipe.objective))
+        self.tokenizer.special = replace(self.tokenizer.special, segments=paired)
         given = self._stretched(started) if started else hub.read_state(saved, self.config)[0] if saved else {}
         self._build(given)
         for name, (beside, _) in self.objective.companions(self.encoder).items():

@@ -169,7 +169,12 @@ BAD = [
     ("vocab {t}/small.txt --size 99.5 --output {t}/v", "'99.5' given, a whole number allowed"),
     ("vocab {t}/small.txt --size 100 --output {c}", "not written over"),
     ("vocab - --size 100 --output {t}/v --exponent 0.7", "exponent: 0.7 given beside -, which cannot be read twice"),
-    ("vocab {t}/small.txt --size 100 --output {t}/v --exponent -1", "exponent: -1.0 given, at least 0 allowed"),
+    ("vocab {t}/small.txt --size 100 --output {t}/v --exponent -1", "exponent: -1.0 given, from 0 to 1.0 allowed"),
+    ("vocab {t}/small.txt --size 100 --output {t}/v --exponent nan", "exponent: nan given, from 0 to 1.0 allowed"),
+    (
+        "pretrain --corpus {c} --output {t}/r --temperature 1e300",
+        "temperature: 1e+300 given, at most 1000000.0",
+    ),
     ("pretrain --corpus {c} --output {t}/r --weights a=1", "weights: 'a=1' given, allowed with a folder of several"),
     ("pretrain --corpus {c} --output {t}/r --exponent -1", "exponent: -1.0 given, at least 0 allowed"),
     ("pretrain --corpus {c} --output {t}/r --length 9999", "at most 512 positions allowed; --positions gives more"),

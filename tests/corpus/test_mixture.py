@@ -53,6 +53,7 @@ def test_each_is_drawn_by_its_share_to_the_power(corpora: Path, exponent: float)
 def test_weights_by_name(corpora: Path) -> None:
     source = opened(corpora, weights="long=1, middle=1 short=2")
     assert isinstance(source, Mixture)
+    assert opened(corpora, weights="long=8e307, middle=8e307 short=1.6e308").identity == source.identity
     assert drawn_from(source, DEALT) == {"long": 250, "middle": 250, "short": 500}
     assert source.said() == "long 25.0 %, middle 25.0 %, short 50.0 %"
 

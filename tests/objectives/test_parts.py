@@ -627,6 +627,16 @@ def test_words_are_added_to_every_head_that_names_them(corpus: Corpus, tmp_path:
         assert torch.allclose(new[-2:], torch.stack([old[one].mean() for one in ids]))
 
 
+def test_words_are_added_to_what_learned_beside_a_model(corpus: Corpus, tmp_path: Path) -> None:
+    assert pretrain(recipe(corpus, tmp_path / "run", "rtd", steps=1))
+    made, words = bertloom.load(tmp_path / "run").extended(["the cardiologist and the stenosis"] * 6, 2)
+    made.save(tmp_path / "extended")
+    both = bertloom.load(tmp_path / "extended"), bertloom.load(tmp_path / "extended" / "generator")
+    assert torch.equal(*(one.encoder.embeddings.word.weight for one in both))
+    assert both[1].tokenizer.ids(words) == [[len(both[1].tokenizer) - 2], [len(both[1].tokenizer) - 1]]
+    assert both[1].fill("The [MASK] lives.", top=1)
+
+
 def test_positions_that_nothing_trains_are_told(corpus: Corpus, tmp_path: Path, teacher: Path) -> None:
     for length, count in ((48, 1), (60, 0)):
         warned: list[str] = []
@@ -668,6 +678,8 @@ def test_spans_stay_spans_where_they_are_asked_of(corpus: Corpus) -> None:
 def test_a_discriminator_alone_is_not_measured(corpus: Corpus, tmp_path: Path) -> None:
     assert pretrain(recipe(corpus, tmp_path / "run", "rtd", steps=1))
     bertloom.load(tmp_path / "run").save(tmp_path / "alone")
+    assert trained_objective(bertloom.load(tmp_path / "alone")), "the generator is saved with it"
+    shutil.rmtree(tmp_path / "alone" / "generator")
     with pytest.raises(InputError, match="no generator beside the model, one needed to measure rtd"):
         trained_objective(bertloom.load(tmp_path / "alone"))
 

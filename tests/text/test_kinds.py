@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bertloom.errors import InputError
 from bertloom.text.encoding import BulkEncoder
@@ -122,11 +123,18 @@ def test_alberts_sentence_pieces_without_a_tokenizer_json(tmp_path: Path) -> Non
         pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece="<pad>", unk_piece="<unk>", bos_piece="[CLS]",
         eos_piece="[SEP]", user_defined_symbols="[MASK]",
     )  # fmt: skip
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "keep_accents": True}))
     tokenizer = Tokenizer.load(tmp_path)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
     for line in LINES[:5]:
         assert tokenizer.ids([line]) == [processor.encode(line)]
+    # Without settings as `transformers`, which drops accents and mends quotes; it tears Hangul, which we do not.
+    for told in ({}, {"keep_accents": True}, {"do_lower_case": False}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer", **told}))
+        tokenizer, theirs = Tokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+        for line in (LINES[0], *LINES[2:4], "Café naïve", "``hello'' x", "İstanbul"):
+            assert tokenizer.ids([line]) == [theirs(line, add_special_tokens=False)["input_ids"]]
+        assert tokenizer.ids(LINES[1:2]) == [processor.encode(LINES[1])]
     (tmp_path / "spiece.model").write_bytes(b"nothing")
     with pytest.raises(InputError, match="is no model of sentence pieces"):
         Tokenizer.load(tmp_path)
@@ -207,12 +215,31 @@ def test_transformers_joins_two_texts_as_we_do(kind: str, segments: bool, tmp_pa
     tokenizer, texts = trained(kind), ["the house", "a cat, the Café"]
     tokenizer.save(tmp_path, segments=segments)
     theirs = AutoTokenizer.from_pretrained(tmp_path)(*texts)
-    ids, of = sequence(tokenizer.special, *tokenizer.ids(texts))
+    again = Tokenizer.load(tmp_path)
+    ids, of = sequence(again.special, *again.ids(texts))
     assert theirs["input_ids"] == ids.tolist()
     assert theirs.keys() == {"input_ids", "attention_mask", *["token_type_ids"] * segments}
-    assert not segments or theirs["token_type_ids"] == of.tolist()
-    again = Tokenizer.load(tmp_path)
-    assert (again.special, again.fingerprint) == (tokenizer.special, tokenizer.fingerprint)
+    assert of.tolist() == (theirs["token_type_ids"] if segments else [0] * len(of))
+    assert again.special == replace(tokenizer.special, segments=segments)
+    assert again.fingerprint == tokenizer.fingerprint
+
+
+def test_a_model_that_is_given_no_segments_stays_so(tmp_path: Path) -> None:
+    backend = trained("wordpiece").backend
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"]
+    ).save_pretrained(tmp_path)
+    assert not Tokenizer.load(tmp_path).special.segments
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_what_a_library_panics_at_is_the_files_fault(kind: str, tmp_path: Path) -> None:
+    trained(kind).save(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    state["post_processor"]["special_tokens"] = {}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(InputError, match=r"tokenizer.json: is no tokenizer"):
+        Tokenizer.load(tmp_path)
 
 
 def test_tokens_are_shown_in_the_texts_own_letters() -> None:

@@ -62,7 +62,7 @@ def _train(
     from bertloom.cli.show import command, print_json, reading_progress, say, say_counts
     from bertloom.files import refuse_existing, whole_folder
     from bertloom.text.readers import passages
-    from bertloom.text.shares import balanced
+    from bertloom.text.shares import MOST_EXPONENT, balanced
     from bertloom.text.sources import ReadCounts
     from bertloom.text.vocabulary import train_vocabulary
 
@@ -74,8 +74,8 @@ def _train(
     flags, reason = unused.get(kind, ({}, ""))
     for flag in filter(flags.get, flags):
         raise InputError(f"kind: {kind} given beside --{flag}: {reason}")
-    if exponent < 0:
-        raise InputError(f"exponent: {exponent} given, at least 0 allowed")
+    if not 0 <= exponent <= MOST_EXPONENT:
+        raise InputError(f"exponent: {exponent} given, from 0 to {MOST_EXPONENT} allowed")
     if exponent != 1 and "-" in text:
         raise InputError(f"exponent: {exponent} given beside -, which cannot be read twice; files allowed")
     counts = ReadCounts()

@@ -147,4 +147,6 @@ def _weighed(text: str, names: list[str]) -> npt.NDArray[np.float64]:
     if missing := [name for name in names if name not in found]:
         raise InputError(f"weights: {text!r} given, {missing[0]} needed too")
     made = np.array([found[name] for name in names])
+    # By the largest, so that no sum is infinite.
+    made /= made.max()
     return made / made.sum()  # type: ignore[no-any-return]

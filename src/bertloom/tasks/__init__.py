@@ -35,11 +35,13 @@ def of_config(
             )
         with blaming(where, f"{SETTINGS}: cannot be used", again=True):
             return TASKS[given["task"]](**{key: value for key, value in given.items() if key != "task"})
-    made_by = (settings.get("architectures") or [None])[0]
+    classes_told = settings.get("architectures")
+    made_by = classes_told[0] if isinstance(classes_told, list) and classes_told else None
     kind = next((kind for kind in TASKS.values() if classes + kind.architecture == made_by), None)
     if kind is None:
         return None
     with blaming(where, "id2label: cannot be used"):
         named = {int(number): str(label) for number, label in (settings.get("id2label") or {}).items()}
         labels = [named.get(number, f"LABEL_{number}") for number in range(outputs.get(kind().part, len(named)))]
+    with blaming(where, "problem_type: cannot be used"):
         return kind.foreign(labels, settings.get("problem_type"))

@@ -15,13 +15,13 @@ Ints = npt.NDArray[np.int64]
 def sequence(special: Special, first: Sequence[int], second: Sequence[int] | None = None) -> tuple[Ints, Ints]:
     """(n,) ids and segments: `[CLS] first [SEP]`, and `second [SEP]` after it where there is one.
 
-    Some tokenizers have two separators between two texts, of which the other begins the second.
+    Some tokenizers have two separators between two texts, of which the other begins the second, and some no segments.
     """
     ids = [special.cls, *first, special.sep]
     if second is None:
         return np.array(ids, np.int64), np.zeros(len(ids), np.int64)
     after = [*[special.sep] * (special.between - 1), *second, special.sep]
-    return np.array(ids + after, np.int64), np.repeat(np.arange(2), [len(ids), len(after)])
+    return np.array(ids + after, np.int64), np.repeat([0, int(special.segments)], [len(ids), len(after)])
 
 
 def room(special: Special, most: int, pair: bool = False) -> int:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 # Multilingual BERT's (Devlin 2018).
 EXPONENT = 0.7
+# Of texts that are repeated: beyond it the large ones would be, without end.
+MOST_EXPONENT = 1.0
 
 
 def smoothed(sizes: npt.NDArray[np.float64], exponent: float) -> npt.NDArray[np.float64]:

@@ -114,6 +114,8 @@ class Special:
     mask: int
     # How many separators stand between two texts.
     between: int = 1
+    # Whether the second is told apart by its segment.
+    segments: bool = True
 
     @property
     def ids(self) -> dict[str, int]:
@@ -136,11 +138,16 @@ def _stands_alone(letter: str) -> bool:
 class Tokenizer:
     """Ids of texts; raises `InputError` where a special token is missing from the vocabulary.
 
-    `spelt` says which tokens are special, by role; else they are those of a family that has all of its.
+    `spelt` says which tokens are special, by role; else they are those of a family that has all of its. `inputs` are
+    what a model of another library is given, where they are known.
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, where: str = "vocabulary", spelt: Mapping[str, str] | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        where: str = "vocabulary",
+        spelt: Mapping[str, str] | None = None,
+        inputs: Sequence[str] | None = None,
     ):
         backend.no_truncation()
         backend.no_padding()
@@ -159,10 +166,11 @@ class Tokenizer:
             raise InputError(f"ids up to {len(self) - 1:,} for {len(known):,} tokens, fewer gaps allowed", where)
         with blaming(where, "is no tokenizer"):
             backend.encode("\U0001f701")
-            pair = backend.encode("a", "a").ids
-        # RoBERTa has two separators between two texts.
-        between = max(1, sum(one == ids["sep"] for one in pair[:-1]))
-        self.special = Special(**ids, between=between)
+            pair = backend.encode("a", "a")
+        # RoBERTa has two separators between two texts, and gives no segments to a model that has them.
+        between = max(1, sum(one == ids["sep"] for one in pair.ids[:-1]))
+        segments = any(pair.type_ids) and (inputs is None or "token_type_ids" in inputs)
+        self.special = Special(**ids, between=between, segments=segments)
         self.state: dict[str, Any] = json.loads(backend.to_str())
         self.parts = [(self.state[part] or {}).get("type") for part in PARTS]
 
@@ -178,16 +186,17 @@ class Tokenizer:
             raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
         settings = _settings(file)
         if file.suffix == ".txt":
-            return cls(_from_vocab_txt(file, settings), str(file), _spelt(settings))
+            return cls(_from_vocab_txt(file, settings), str(file), _spelt(settings), _inputs(settings))
         if file.suffix == ".model":
-            return cls(_from_sentence_pieces(file, settings), str(file), _spelt(settings))
+            return cls(_from_sentence_pieces(file, settings), str(file), _spelt(settings), _inputs(settings))
         given = read_json(file)
         if file.name == "vocab.json":
-            return cls(_from_merges(file, given, settings), str(file), _spelt(settings))
+            return cls(_from_merges(file, given, settings), str(file), _spelt(settings), _inputs(settings))
         if not isinstance(given, dict) or not isinstance(given.get("model"), dict) or "vocab" not in given["model"]:
             raise InputError("is no tokenizer: no model with a vocab in it", file)
         with blaming(file, "is no tokenizer", again=True):
-            return cls(tokenizers.Tokenizer.from_str(json.dumps(given)), str(file), _spelt(settings, given))
+            backend = tokenizers.Tokenizer.from_str(json.dumps(given))
+            return cls(backend, str(file), _spelt(settings, given), _inputs(settings))
 
     @property
     def is_berts(self) -> bool:
@@ -374,6 +383,12 @@ def _spelt(settings: Mapping[str, Any], state: Mapping[str, Any] | None = None) 
     return {role: str(token) for role, token in found.items()}
 
 
+def _inputs(settings: Mapping[str, Any]) -> list[str] | None:
+    """What a model is given, where the settings name it."""
+    found = settings.get("model_input_names")
+    return found if isinstance(found, list) else None
+
+
 def _from_vocab_txt(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """A WordPiece tokenizer of one token a line; case and accents from the settings beside it."""
     vocabulary: dict[str, int] = {}
@@ -421,9 +436,12 @@ def _from_sentence_pieces(file: Path, settings: Mapping[str, Any]) -> tokenizers
     spelt, known = _spelt(settings) or ALBERT, {piece for piece, _ in pieces}
     if missing := [token for token in spelt.values() if token not in known]:
         raise InputError(f"no {' '.join(missing)} in the vocabulary, all of {' '.join(spelt.values())} needed", file)
-    return unigram(
-        pieces, settings.get("do_lower_case", True) is not False, settings.get("keep_accents") is False, spelt
-    )
+    lowercase, strip_accents = settings.get("do_lower_case") is not False, settings.get("keep_accents") is not True
+    made = unigram(pieces, lowercase, strip_accents, spelt)
+    # As ALBERT's own code, and its accents are dropped unless told otherwise.
+    quotes = [normalizers.Replace(pair, '"') for pair in ("``", "''")]
+    made.normalizer = normalizers.Sequence([*quotes, made.normalizer])
+    return made
 
 
 def sentence_pieces() -> Any:

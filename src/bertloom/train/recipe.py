@@ -16,6 +16,8 @@ SCHEDULES = ("linear", "cosine", "constant")
 # Masks are bytes compared with 256 times the rate, which has to be under 256.
 MOST_DROPPED = 0.99
 LARGEST_SEED = (1 << 63) - 1
+# Beyond it every token is as likely as the others, to the last bit of fp32.
+MOST_TEMPERATURE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ class Recipe(Keys):
             raise InputError(f"family: {self.family!r} given beside from, which has one of its own; one allowed")
         if self.weights and self.exponent != EXPONENT:
             raise InputError(f"exponent: {self.exponent} given beside weights, one of both allowed")
+        if self.temperature > MOST_TEMPERATURE:
+            raise InputError(f"temperature: {self.temperature} given, at most {MOST_TEMPERATURE} allowed")
         if not 0 < self.generator <= 1:
             raise InputError(f"generator: {self.generator} given, above 0 and at most 1 allowed")
         if self.teacher and self.start:
