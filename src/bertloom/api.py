@@ -103,7 +103,7 @@ class Model:
             made.append(Example(*sequence(special, first[:one], second[:two])))
         return made
 
-    def _whole(self, first: str, second: str | None = None) -> Example:
+    def whole(self, first: str, second: str | None = None) -> Example:
         """A text or a pair that is asked of every token, and so must not be cut."""
         special, ids = self.tokenizer.special, self.tokenizer.ids([first] if second is None else [first, second])
         size, most = sum(map(len, ids)), room(special, self.config.longest, pair=second is not None)
@@ -132,7 +132,7 @@ class Model:
     @torch.no_grad()
     def trace(self, text: str, second: str | None = None) -> tuple[list[str], list[Insides]]:
         """The tokens of a text or a pair (n), and embeddings and layers looked into, with attentions [(N, n, n)]."""
-        example = self._whole(text, second)
+        example = self.whole(text, second)
         insides: list[Insides] = []
         self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device), trace=insides)
         return self.tokenizer.shown(example.input_ids.tolist()), insides
@@ -145,20 +145,17 @@ class Model:
         """
         if top < 1:
             raise InputError(f"top: {top} given, at least 1 allowed")
-        head = self.head("mlm")
+        self.head("mlm")
         if not isinstance(text, str):
             raise InputError(f"text: {text!r} given, a string allowed")
         # However a tokenizer spells it, users know the mask as [MASK].
         given, text = text, text.replace(SPECIAL["mask"], self.tokenizer.spelt["mask"])
-        example = self._whole(text)
+        example = self.whole(text)
         places = np.flatnonzero(example.input_ids == self.tokenizer.special.mask)
         if not len(places):
             raise InputError(f"no {self.tokenizer.spelt['mask']} in the text: {text!r}, at least one needed")
-        word = self.encoder.embeddings.word.weight
-        halves = self.encoder.sides(self.encoder(pack([example]).to(word.device)))
-        shifts = (0,) if self.config.direction == "both" else (-1, 1)
-        sides = [head(half[places + shift], word).float().log_softmax(-1) for half, shift in zip(halves, shifts)]
-        best = F.softmax(torch.stack(sides).sum(0), -1).topk(min(top, self.config.vocab_size))
+        states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
+        best = self.named(states, torch.from_numpy(places)).exp().topk(min(top, self.config.vocab_size))
         spans = self.tokenizer.spans(text)
         return [
             [
@@ -167,6 +164,17 @@ class Model:
             ]
             for place, numbers, shares in zip(places, best.indices, best.values)
         ]
+
+    def named(self, states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """(M, V) log-probabilities of the tokens at places (M,) of a batch's states (T, D).
+
+        Of a left-to-right model by what stands before them, of a two-way one by both halves; never a first token's.
+        """
+        head, word = self.head("mlm"), self.encoder.embeddings.word.weight
+        shifts = (0,) if self.config.direction == "both" else (-1, 1)
+        halves = zip(self.encoder.sides(states), shifts)
+        sides = [head(half[places + shift], word).float().log_softmax(-1) for half, shift in halves]
+        return torch.stack(sides).sum(0).log_softmax(-1)
 
     def _filled(self, text: str, span: tuple[int, int], number: int, as_given: bool) -> str:
         """A text with a token in place of a span of it; the rest of a word stands at the word before.
@@ -193,7 +201,7 @@ class Model:
     @torch.no_grad()
     def _of_pair(self, name: str, first: str, second: str) -> float:
         head = self.head(name)
-        example = self._whole(first, second)
+        example = self.whole(first, second)
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
 
@@ -201,7 +209,7 @@ class Model:
     def replaced(self, text: str) -> list[tuple[str, float]]:
         """Each token's own characters in a text, and the probability that something else stood there (ELECTRA)."""
         head = self.head("rtd")
-        example = self._whole(text)
+        example = self.whole(text)
         states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
         shares = head(states).float().sigmoid().tolist()[1:-1]
         return [(text[start:end], share) for (start, end), share in zip(self.tokenizer.spans(text), shares)]

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "Ask a fine-tuned model of every record of a file.",
     "evaluate": "Measure a model: held-out text, minimal pairs, or a task's data.",
     "fill": "Fill each [MASK] of a text.",
+    "view": "Show what a model does with a text: heads, neurons, layers, hidden words, and why.",
     "plan": "Say what a run will take before it is started.",
 }
 for _name, _help in COMMANDS.items():

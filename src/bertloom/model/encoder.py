@@ -6,7 +6,7 @@ T tokens, R rows read, E width of the embeddings, D hidden size, N heads, H head
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +33,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Insides:
-    """One layer looked into: `hidden_states` (T, D) after it, and each sequence's `attentions` (N, n, n).
+    """One layer looked into: `hidden_states` (T, D) after it, and each sequence's `attentions` (N, n, n), made of
+    `queries` and `keys` (T, N, H), which are turned where a model has rotary positions.
 
     The first entry of a trace is the embeddings, which attend to nothing; the last is behind a model's last norm.
     """
 
     hidden_states: Tensor
-    attentions: list[Tensor]
+    attentions: list[Tensor] = field(default_factory=list)
+    queries: Tensor | None = None
+    keys: Tensor | None = None
 
 
 class Embeddings(nn.Module):
@@ -95,12 +98,13 @@ class Attention(nn.Module):
         # What comes from the embeddings has a norm behind it already.
         self.norm = nn.Identity() if bare else norm(config, width)
 
-    def forward(self, x: Tensor, batch: Batch, look: Look, read: Tensor | None, weights: list[Tensor] | None) -> Tensor:
-        """`read` (R,) are the rows that ask; `weights`, where given, receives each sequence's (N, n, n)."""
+    def forward(self, x: Tensor, batch: Batch, look: Look, read: Tensor | None, into: Insides | None) -> Tensor:
+        """`read` (R,) are the rows that ask; `into`, where given, receives how every row attends."""
         inner = self.norm(x) if self.first else x
         q, qkv = self._projected(inner, batch, look, read)
-        if weights is not None:
-            weights.extend(attend.attention_weights(qkv[:, 0], qkv[:, 1], batch, look.window))
+        if into is not None:
+            into.queries, into.keys = qkv[:, 0], qkv[:, 1]
+            into.attentions = attend.attention_weights(qkv[:, 0], qkv[:, 1], batch, look.window)
         rate = self.attention_rate * self.training
         if x.is_cuda and not rate and read is None and qkv.dtype in (torch.float16, torch.bfloat16):
             mixed = attend.varlen_attention(qkv, batch, look.window)
@@ -166,10 +170,10 @@ class Layer(nn.Module):
         batch: Batch,
         look: Look = Look(),
         read: Tensor | None = None,
-        weights: list[Tensor] | None = None,
+        into: Insides | None = None,
     ) -> Tensor:
         """(T, D), or (R, D) where rows are read."""
-        return self.feed_forward(self.attention(x, batch, look, read, weights))  # type: ignore[no-any-return]
+        return self.feed_forward(self.attention(x, batch, look, read, into))  # type: ignore[no-any-return]
 
 
 class TwoSides(nn.Module):
@@ -180,17 +184,22 @@ class TwoSides(nn.Module):
         self.left, self.right = (Layer(config.side, bare) for _ in range(2))
 
     def forward(
-        self, x: Tensor, batch: Batch, look: Look, read: Tensor | None = None, weights: list[Tensor] | None = None
+        self, x: Tensor, batch: Batch, look: Look, read: Tensor | None = None, into: Insides | None = None
     ) -> Tensor:
         """(T, D), or (R, D) where rows are read."""
-        seen: list[list[Tensor]] = [[], []]
+        seen = [None if into is None else Insides(half) for half in x.chunk(2, 1)]
         looks = (look, Look(look.window[::-1], look.theta))
         states = [
-            side(half, batch, way, read, None if weights is None else found)
+            side(half, batch, way, read, found)
             for side, half, way, found in zip((self.left, self.right), x.chunk(2, 1), looks, seen)
         ]
-        if weights is not None:
-            weights.extend(torch.cat(both) for both in zip(*seen))
+        if into is not None:
+            left, right = (one for one in seen if one is not None)
+            into.attentions = [torch.cat(both) for both in zip(left.attentions, right.attentions)]
+            into.queries, into.keys = (
+                torch.cat(both, 1)  # type: ignore[arg-type]
+                for both in ((left.queries, right.queries), (left.keys, right.keys))
+            )
         return torch.cat(states, 1)
 
 
@@ -271,13 +280,13 @@ class Encoder(nn.Module):
         """The same of what goes into the first layer; a trace is dearer with attentions."""
         looked = trace is not None and attentions
         if trace is not None:
-            trace.append(Insides(x, []))
+            trace.append(Insides(x))
         for number, (weights_of, look) in enumerate(zip(self.order, self.looks), 1):
-            weights: list[Tensor] = []
+            into = Insides(x)
             last = number == len(self.order) and trace is None
-            x = self.layers[weights_of](x, batch, look, batch.read if last else None, weights if looked else None)
+            x = self.layers[weights_of](x, batch, look, batch.read if last else None, into if looked else None)
             if trace is not None:
-                trace.append(Insides(x, weights))
+                trace.append(replace(into, hidden_states=x))
         if self.config.norm_first:
             x = self.norm(x)
             if trace is not None:

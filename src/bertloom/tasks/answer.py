@@ -21,6 +21,7 @@ from bertloom.tasks.task import (
     Feature,
     Prediction,
     Record,
+    Said,
     Task,
     apart,
     identity_of,
@@ -249,6 +250,12 @@ class Answer(Task):
     def count(self, batch: Batch) -> int:
         """Windows."""
         return len(batch.lengths)
+
+    def said(self, logits: Array, segments: Array) -> list[Said]:
+        """The best span of the second text: that it begins here and ends there."""
+        rows = np.flatnonzero(segments == 1)
+        found = _candidates(logits[rows], np.stack([rows, rows + 1], 1), self.longest)
+        return [Said("answer", ((start, 0), (end - 1, 1))) for _, start, end in found[:1]]
 
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """The best span over all windows with its place and probability, and how much better nothing is (`null`)."""

@@ -21,6 +21,7 @@ from bertloom.tasks.task import (
     OnFeatures,
     Prediction,
     Record,
+    Said,
     apart,
     column,
     identity_of,
@@ -428,6 +429,11 @@ class Classify(OnFeatures):
         best = int(shares.argmax())
         named = {label: float(share) for label, share in zip(self.labels, shares)}
         return {"label": self.labels[best], "probability": float(shares[best]), "probabilities": named}
+
+    def said(self, logits: Array, segments: Array) -> list[Said]:
+        """Each label, the best first, or the score."""
+        names = self.labels or ("score",)
+        return [Said(names[one], ((0, one),)) for one in (-logits[0]).argsort(kind="stable").tolist()]
 
     @property
     def calibrates(self) -> bool:

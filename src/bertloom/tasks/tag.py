@@ -24,6 +24,7 @@ from bertloom.tasks.task import (
     OnFeatures,
     Prediction,
     Record,
+    Said,
     apart,
     column,
     identity_of,
@@ -384,6 +385,16 @@ class Tag(OnFeatures):
         import torch.nn.functional as F
 
         return F.cross_entropy(logits.float(), batch.targets[TARGET][1], reduction="sum")
+
+    def said(self, logits: Array, segments: Array) -> list[Said]:
+        """The tag of every place that is not outside of all entities."""
+        best = logits.argmax(1).tolist()
+        outside = None if self.scheme == schemes.PLAIN else schemes.OUTSIDE
+        return [
+            Said(self.labels[tag], ((place, tag),))
+            for place, tag in enumerate(best)
+            if segments[place] >= 0 and self.labels[tag] != outside
+        ]
 
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """Entities with character offsets and probabilities, and the tag of every unit of a text given in words.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,13 @@ class Feature(Example):
 
     cut: bool = False
     where: Any = None
+
+
+class Said(NamedTuple):
+    """One thing that a model says: its name, and the places and columns of the logits that it is the sum of."""
+
+    name: str
+    where: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +283,13 @@ class Task(ABC):
     @abstractmethod
     def decode(self, record: Record, features: Sequence[Feature], logits: Sequence[Array]) -> Prediction:
         """The user's answer of the logits of a record's features."""
+
+    def said(self, logits: Array, segments: Array) -> list[Said]:
+        """What the logits (n, K) of one text's places, or of its first (1, K), come to, for those who ask why.
+
+        `segments` (n,) are -1 at special tokens. Nothing where an answer takes several sequences.
+        """
+        return []
 
     # Measuring
 

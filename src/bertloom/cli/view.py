@@ -1,0 +1,75 @@
+"""`bertloom view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bertloom.cli.options import Whole
+
+
+def view(
+    model: str,
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    second: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    output: Path = Path("view.html"),
+    head: str = "",
+    port: Whole | None = None,
+    json: bool = False,
+) -> None:
+    """Show what a model does with a text, or with two: heads, neurons, layers, hidden words, and why.
+
+    Parameters
+    ----------
+    model
+        A model's folder, a run, or a Hub id.
+    text
+        Text to look at; [MASK] in it is filled and explained.
+    second
+        A second text beside it.
+    output
+        Page to make, or a picture in .svg or .png; one that is there is not written over.
+    head
+        Layer and head, from 1, as 3-2, that a picture shows; all of them unless given.
+    port
+        Serve the page at this port, where the text can be edited, and write none.
+    json
+        Print one JSON object.
+    """
+    from bertloom.api import load
+    from bertloom.cli.show import print_json, say
+    from bertloom.errors import InputError
+    from bertloom.files import TAKEN
+    from bertloom.inspect.view import view as look
+
+    chosen = None
+    if head:
+        parts = head.split("-")
+        if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
+            raise InputError(f"head: {head!r} given, a layer and a head allowed, as 3-2")
+        if output.suffix == ".html" or port is not None:
+            raise InputError("head: given, an output in .svg or .png needed")
+        chosen = (int(parts[0]), int(parts[1]))
+    if port is not None:
+        if json:
+            raise InputError("port: given beside --json, one of them allowed")
+        from bertloom.inspect.live import serve
+
+        serve(load(model), text, second, port)
+        return
+    if output.exists():
+        raise InputError(TAKEN, output)
+    made = look(load(model), text, second)
+    made.save(output, chosen)
+    size = output.stat().st_size
+    if json:
+        print_json({"output": str(output), "bytes": size, "tokens": len(made.tokens), "missing": made.missing})
+        return
+    if output.suffix == ".html":
+        for name, reason in made.missing.items():
+            say(f"{name}: {reason}")
+    say(f"{len(made.tokens)} tokens, {size / 1e6:.1f} MB in {output}")

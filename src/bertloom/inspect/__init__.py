@@ -1,0 +1,1 @@
+"""Looking inside a trained encoder; everything reads its `trace`."""

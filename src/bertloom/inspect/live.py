@@ -1,0 +1,103 @@
+"""The page served, so that its text can be edited; whatever it has no room for is computed when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bertloom.api import Model
+from bertloom.errors import InputError
+from bertloom.inspect import named
+from bertloom.inspect.page import page
+from bertloom.inspect.view import TOP_HIDDEN, View, view
+
+# Bytes of one look: what a browser holds with ease, and a machine sends itself at once.
+LIVE_BUDGET = 100_000_000
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Look:
+    """A text, or two."""
+
+    text: str
+    second: str | None = None
+
+
+@dataclass
+class Hide(Look):
+    """A place in it that is hidden."""
+
+    place: int = 0
+
+
+@dataclass
+class Rank(Hide):
+    """A word that is wanted there."""
+
+    word: str = ""
+
+
+def application(model: Model, text: str, second: str | None) -> Any:
+    """The ASGI application: the page, and its three questions."""
+    try:
+        from fastapi import FastAPI, HTTPException, Request
+        from fastapi.responses import HTMLResponse, JSONResponse
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+    except ImportError:
+        raise InputError("port: no fastapi here; pip install 'bertloom[serve]' brings it") from None
+
+    first = view(model, text, second, LIVE_BUDGET)
+    app = FastAPI(title="bertloom view", openapi_url=None)
+    # A page of elsewhere whose name was made to mean this machine is none of ours.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+
+    @app.exception_handler(InputError)
+    def refused(request: Request, error: InputError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.get("/", response_class=HTMLResponse)
+    def start() -> str:
+        return page(first.about, first.arrays, live=True)
+
+    @app.post("/look")
+    def look(asked: Look) -> dict[str, Any]:
+        made: View = view(model, asked.text, asked.second, LIVE_BUDGET)
+        return {**made.about, "arrays": made.arrays}
+
+    @app.post("/hidden")
+    def hidden(asked: Hide) -> dict[str, Any]:
+        found = _hidden(asked)
+        shown = model.tokenizer.shown(found.candidates.ids[0].tolist())
+        return {
+            "best": list(zip(shown, found.candidates.probabilities[0].tolist())),
+            "rank": int(found.own_rank[0]),
+            "share": float(found.own_probability[0]),
+        }
+
+    @app.post("/ranked")
+    def ranked(asked: Rank) -> dict[str, str]:
+        ids = model.tokenizer.ids([asked.word])[0]
+        if len(ids) != 1:
+            pieces = " ".join(model.tokenizer.shown(ids))
+            return {"said": f"is {len(ids)} tokens: {pieces}; one is allowed"}
+        found = _hidden(asked)
+        rank = int(found.ranks[0][ids[0]])
+        share = float(found.share_of(rank)[0])
+        return {"said": f"number {rank:,} of {model.config.vocab_size:,}, {100 * share:.2g} %"}
+
+    def _hidden(asked: Hide) -> named.Hidden:
+        example = model.whole(asked.text, asked.second)
+        if not 0 < asked.place < len(example) - 1:
+            raise HTTPException(422, f"place: {asked.place} given, 1 to {len(example) - 2} allowed")
+        return named.hidden(model, example, [asked.place], TOP_HIDDEN)
+
+    return app
+
+
+def serve(model: Model, text: str, second: str | None, port: int) -> None:
+    """Answer on this machine alone until Ctrl-C."""
+    app = application(model, text, second)
+    import uvicorn
+
+    uvicorn.run(app, host=HOST, port=port, log_level="warning")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from bertloom.api import Model
+from bertloom.inspect.live import application
+
+TEXT = "In the garden."
+
+
+@pytest.fixture
+def client(model: Model) -> object:
+    from starlette.testclient import TestClient
+
+    return TestClient(application(model, TEXT, None), base_url="http://127.0.0.1")
+
+
+def test_a_text_is_looked_at_again(client) -> None:  # type: ignore[no-untyped-def]
+    page = client.get("/")
+    assert page.status_code == 200
+    assert '"live":true' in page.text
+    found = client.post("/look", json={"text": "A dog.", "second": "It barks."}).json()
+    assert found["second"] == "It barks."
+    assert "attention-0" in found["arrays"]
+
+
+def test_what_a_page_has_no_room_for_is_answered(client, model: Model) -> None:  # type: ignore[no-untyped-def]
+    found = client.post("/hidden", json={"text": TEXT, "place": 2}).json()
+    want = model.fill("In [MASK] garden.", top=3)[0]
+    assert [token for token, _ in found["best"][:3]] == [one.token for one in want]
+    said = client.post("/ranked", json={"text": TEXT, "place": 2, "word": want[0].token}).json()["said"]
+    assert said.startswith(f"number 1 of {model.config.vocab_size:,}, ")
+    assert "tokens" in client.post("/ranked", json={"text": TEXT, "place": 2, "word": "a b"}).json()["said"]
+
+
+def test_bad_questions_are_answered_in_one_line(client) -> None:  # type: ignore[no-untyped-def]
+    long = client.post("/look", json={"text": "cat " * 600})
+    assert (long.status_code, long.json()["detail"].split(":")[0]) == (422, "text of 1,200 tokens, at most 510 allowed")
+    for place in (0, 99):
+        refused = client.post("/hidden", json={"text": TEXT, "place": place})
+        assert refused.status_code == 422
+        assert f"place: {place} given" in refused.json()["detail"]
+
+
+def test_pages_of_elsewhere_are_not_answered(model: Model) -> None:
+    from starlette.testclient import TestClient
+
+    other = TestClient(application(model, TEXT, None), base_url="http://evil.example")
+    assert other.get("/").status_code == 400
