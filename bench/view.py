@@ -1,6 +1,6 @@
 """The page of a text beside bertviz's: bytes, and seconds until a browser can be used.
 
-    pip install bertviz; npm install --prefix DIR requirejs@2.3.6 d3@5.8.2 jquery@2.0.0
+    pip install bertviz; npm install --prefix DIR requirejs@2.3.6 d3@5.7.0 jquery@2
     .venv/bin/python bench/view.py --peer DIR [--pictures docs/view --model RUN]
 
 MiniLM (6 layers of 12 heads), and a model of BERT-base's 12 × 12 with random weights that attend as unevenly as trained
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +33,14 @@ from bertloom.inspect.view import view
 from bertloom.model.encoder import Encoder
 
 ROUNDS = 3
+# Seconds after which a page is given up; one that takes a tenth of it is opened once.
+LIMIT = 60
 TEXT = "the quick brown fox jumps over the lazy dog while nobody in the old village hears how quietly it sings ."
 # What bertviz's pages ask a network for.
 LIBRARIES = {
     "require": "requirejs/require.js",
     "d3": "d3/dist/d3.min.js",
-    "jquery": "jquery/jquery.min.js",
+    "jquery": "jquery/dist/jquery.min.js",
 }
 PICTURED = ("The capital of [MASK] is a city in Europe.", "It was the largest city of the country.")
 
@@ -80,16 +84,24 @@ def theirs(model: Model, text: str, kind: str) -> str:
 
 
 def measured(browser: Any, file: Path, drawn: Callable[[Any], None], peer: Path | None) -> float:
-    """The median of several openings, each in a browser's new window."""
-    times = []
+    """The median of several openings, each in a browser's new window; the limit where it does not open."""
+    from playwright.sync_api import Error
+
+    times: list[float] = []
     for _ in range(ROUNDS):
         context = browser.new_context(offline=peer is None)
         page = context.new_page()
-        page.set_default_timeout(180_000)
+        page.set_default_timeout(1000 * LIMIT)
         if peer is not None:
-            page.route("https://**", lambda route: answered(route, peer))
-        times.append(opened(page, file, drawn))
-        context.close()
+            page.route(re.compile("^https:"), lambda route: answered(route, peer))
+        try:
+            times.append(opened(page, file, drawn))
+        except Error:
+            times.append(float(LIMIT))
+        with suppress(Error):
+            context.close()
+        if times[0] > LIMIT / 10:
+            break
     return statistics.median(times)
 
 
@@ -122,7 +134,10 @@ def race(browser: Any, peer: Path, folder: Path) -> list[dict[str, Any]]:
                 case, beside = f"{name}-{size}-{kind}", f"bertviz {kind}_view"
                 their_size = other.stat().st_size
                 rows.append(row(f"{case}-bytes", size_of / 1e6, beside, their_size / 1e6, "MB"))
-                rows.append(row(f"{case}-open", seconds, beside, measured(browser, other, theirs_drawn, peer), "s"))
+                their_seconds = measured(browser, other, theirs_drawn, peer)
+                opened_at_all = {} if their_seconds < LIMIT else {"theirs_opened": False}
+                rows.append(row(f"{case}-open", seconds, beside, their_seconds, "s", **opened_at_all))
+                other.unlink()
     return rows
 
 

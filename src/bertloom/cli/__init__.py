@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "Measure a model: held-out text, minimal pairs, or a task's data.",
     "fill": "Fill each [MASK] of a text.",
     "view": "Show what a model does with a text: heads, neurons, layers, hidden words, and why.",
+    "probe": "What a model's heads look at, of the relations in a treebank.",
     "plan": "Say what a run will take before it is started.",
 }
 for _name, _help in COMMANDS.items():

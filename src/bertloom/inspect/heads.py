@@ -1,0 +1,258 @@
+"""What a model's heads look at (Clark et al. 2019): the relations of words, and how each head spreads its attention.
+
+L layers, N heads, n words or tokens of a sentence, S sentences.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bertloom.api import Model
+from bertloom.errors import InputError
+from bertloom.example import Example
+from bertloom.files import whole_file
+from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.packed import pack
+from bertloom.text.sequence import room, sequence
+from bertloom.text.sources import ReadCounts
+from bertloom.text.trees import Tree
+
+Array = npt.NDArray[Any]
+# Which way a head looks: from a word to its head, or from the head to the word.
+DIRECTIONS = ("to head", "to dependent")
+# Fixed offsets that are tried, either way.
+FARTHEST = 15
+# Relations that no head is asked for (§4.2).
+LEFT_OUT = ("root", "punct")
+SAMPLES, INTERVAL = 1000, 95
+TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The head and the fixed offset that find a relation's words best, with shares that are right.
+
+    `head` is layer and head from 1, `interval` the bootstrap's of its accuracy over sentences; `accuracies` (2, L, N)
+    are every head's, by `DIRECTIONS`.
+    """
+
+    name: str
+    count: int
+    head: tuple[int, int]
+    direction: str
+    accuracy: float
+    interval: tuple[float, float]
+    offset: int
+    offset_accuracy: float
+    offset_interval: tuple[float, float]
+    accuracies: Array
+
+
+@dataclass
+class Heads:
+    """All relations, the most frequent first, `all` before them, and each head's habits, (L, N) by name."""
+
+    relations: list[Relation]
+    habits: dict[str, Array]
+    sentences: int
+    words: int
+    counts: ReadCounts = field(default_factory=ReadCounts)
+
+
+@dataclass
+class _Seen:
+    """Of each sentence how many words of a relation were found (S, 2 L N heads and offsets), and how many there are."""
+
+    hits: list[Array] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
+def heads(model: Model, given: Iterable[Tree], least: int = 20, seed: int = 0) -> Heads:
+    """Read trees through a model; relations of fewer than `least` words are left out.
+
+    Sentences that are longer than the model reads, and words that its vocabulary makes nothing of, are counted.
+    """
+    counts, seen = ReadCounts(), dict[str, _Seen]()
+    habits: Counter[str] = Counter()
+    sums: dict[str, Array] = {}
+    number = words = 0
+    for tree, one, attentions in _attended(model, given, counts):
+        number, words = number + 1, words + len(tree.words)
+        for name, value in _habits(attentions, one, model).items():
+            sums[name] = sums.get(name, 0) + value
+        habits["tokens"] += len(one)
+        _count(tree, _by_words(attentions, tree, model), seen, counts)
+    if not number:
+        raise InputError("no sentence is left that the model can read, at least one needed")
+    shape = sums["entropy"].shape
+    found = [_relation(name, one, shape, seed) for name, one in seen.items() if sum(one.sizes) >= least]
+    if not found:
+        raise InputError(f"no relation of {least} words or more in the file; --least asks for fewer")
+    found.sort(key=lambda one: (one.name != "all", -one.count, one.name))
+    return Heads(found, {name: one / habits["tokens"] for name, one in sums.items()}, number, words, counts)
+
+
+@torch.no_grad()
+def _attended(model: Model, given: Iterable[Tree], counts: ReadCounts) -> Iterator[tuple[Tree, Example, Array]]:
+    """Each tree with its example and attentions (L, N, n, n)."""
+    special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
+    stream = iter(given)
+    while part := list(islice(stream, TOGETHER)):
+        pieces = [ids for ids, _ in model.tokenizer.pieces([tree.text for tree in part])]
+        whole = [(tree, Example(*sequence(special, ids))) for tree, ids in zip(part, pieces) if 0 < len(ids) <= most]
+        counts.mended[f"sentence of more than {most} tokens, left out"] += sum(len(ids) > most for ids in pieces)
+        if not whole:
+            continue
+        insides: list[Insides] = []
+        model.encoder(pack([one for _, one in whole]).to(model.encoder.embeddings.word.weight.device), trace=insides)
+        for number, (tree, one) in enumerate(whole):
+            yield tree, one, torch.stack([layer.attentions[number] for layer in insides[1:]]).float().cpu().numpy()
+
+
+def _by_words(attentions: Array, tree: Tree, model: Model) -> Array:
+    """(L, N, n, n) between words: to a word the sum over its pieces, from it their mean (§4.1), else nan."""
+    (_, places), starts = model.tokenizer.pieces([tree.text])[0], [start for start, _ in tree.spans]
+    owner = np.searchsorted(starts, [start for start, _ in places], "right") - 1
+    to = np.zeros((len(tree.words), attentions.shape[-1]), np.float32)
+    to[owner, np.arange(len(owner)) + 1] = 1
+    sizes = to.sum(1, keepdims=True)
+    mean = np.divide(to, sizes, out=np.full_like(to, np.nan), where=sizes > 0)
+    made: Array = mean @ attentions @ to.T
+    return made
+
+
+def _count(tree: Tree, words: Array, seen: dict[str, _Seen], counts: ReadCounts) -> None:
+    """Add what every head and every offset finds of a sentence's relations."""
+    size = len(tree.words)
+    there = ~np.isnan(words[0, 0, :, 0])
+    counts.mended["word that the vocabulary makes nothing of"] += int((~there).sum())
+    asked = [
+        (word, head, relation)
+        for word, (head, relation) in enumerate(zip(tree.heads, tree.relations))
+        if head >= 0 and relation not in LEFT_OUT and there[word] and there[head]
+    ]
+    if not asked:
+        return
+    words = np.where(there[:, None] & there[None, :], words, -1)
+    words[..., np.arange(size), np.arange(size)] = -1
+    best = np.stack([words.argmax(-1), words.argmax(-2)]).reshape(-1, size)  # (2 L N, n)
+    places = np.arange(size)
+    offsets = [step for step in range(-FARTHEST, FARTHEST + 1) if step]
+    best = np.concatenate([best, np.stack([np.clip(places + step, 0, size - 1) for step in offsets])])
+    dependents, wanted = (np.array([one[side] for one in asked]) for side in (0, 1))
+    right = best[:, dependents] == wanted  # (2 L N + offsets, asked)
+    names = np.array([relation for _, _, relation in asked])
+    for name in ("all", *dict.fromkeys(names)):
+        one = seen.setdefault(name, _Seen())
+        chosen = slice(None) if name == "all" else names == name
+        own = right[:, chosen]
+        one.hits.append(own.sum(1))
+        one.sizes.append(own.shape[1])
+
+
+def _relation(name: str, seen: _Seen, shape: tuple[int, ...], seed: int) -> Relation:
+    hits, sizes = np.stack(seen.hits), np.array(seen.sizes)
+    shares = hits.sum(0) / sizes.sum()
+    heads, offsets = shares[: 2 * shape[0] * shape[1]], shares[2 * shape[0] * shape[1] :]
+    best, step = int(heads.argmax()), int(offsets.argmax())
+    way, layer, head = np.unravel_index(best, (2, *shape))
+    draws = np.random.default_rng(seed).integers(0, len(sizes), (SAMPLES, len(sizes)))
+    columns = [best, len(heads) + step]
+    drawn = hits[:, columns][draws].sum(1) / sizes[draws].sum(1)[:, None]
+    tail = (100 - INTERVAL) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return Relation(
+        name=name,
+        count=int(sizes.sum()),
+        head=(int(layer) + 1, int(head) + 1),
+        direction=DIRECTIONS[int(way)],
+        accuracy=float(heads[best]),
+        interval=(float(low[0]), float(high[0])),
+        offset=[one for one in range(-FARTHEST, FARTHEST + 1) if one][step],
+        offset_accuracy=float(offsets[step]),
+        offset_interval=(float(low[1]), float(high[1])),
+        accuracies=heads.reshape(2, *shape),
+    )
+
+
+def _habits(attentions: Array, example: Example, model: Model) -> dict[str, Array]:
+    """Summed over a sentence's tokens (L, N): entropy in nats, distance in tokens, share on [CLS] and on [SEP] (§3)."""
+    places = np.arange(len(example))
+    special = model.tokenizer.special
+    logs = np.log(np.maximum(attentions, 1e-30))
+    return {
+        "entropy": -(attentions * logs).sum((-2, -1)),
+        "distance": (attentions * np.abs(places[:, None] - places)).sum((-2, -1)),
+        "on [CLS]": attentions[..., example.input_ids == special.cls].sum((-2, -1)),
+        "on [SEP]": attentions[..., example.input_ids == special.sep].sum((-2, -1)),
+    }
+
+
+def untrained(model: Model, seed: int = 0) -> Model:
+    """The model with random weights, matrices of deviation 0.02 as BERT's began, which a probe is compared with."""
+    config = model.config
+    encoder = Encoder(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in encoder.modules():
+            if isinstance(part, torch.nn.Linear | torch.nn.Embedding):
+                part.weight.normal_(std=0.02, generator=generator)
+            if isinstance(part, torch.nn.Linear) and part.bias is not None:
+                part.bias.zero_()
+    encoder.to(model.encoder.embeddings.word.weight.device)
+    return Model(encoder, torch.nn.ModuleDict(), model.tokenizer, {}, model.path)
+
+
+def draw(found: Heads, path: Path, most: int = 11) -> None:
+    """A map of heads for each of the most frequent relations, and for each habit."""
+    from matplotlib.figure import Figure
+
+    maps = [
+        (f"{one.name}: {one.accuracy:.0%}, offset {one.offset_accuracy:.0%}", one.accuracies.max(0), 1.0)
+        for one in found.relations[: most + 1]
+    ]
+    maps += [(name, one, float(one.max())) for name, one in found.habits.items()]
+    columns = 4
+    rows = -(-len(maps) // columns)
+    figure = Figure((2.6 * columns, 2.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for one in axes[len(maps) :]:
+        one.axis("off")
+    for one, (title, values, top) in zip(axes, maps):
+        one.imshow(values, cmap="Blues", vmin=0, vmax=top or 1)
+        one.set_title(title, fontsize=8)
+        layers, count = values.shape
+        one.set_xticks([0, count - 1], ["1", str(count)], fontsize=7)
+        one.set_yticks([0, layers - 1], ["1", str(layers)], fontsize=7)
+    figure.supxlabel("head", fontsize=8)
+    figure.supylabel("layer", fontsize=8)
+    with whole_file(path) as beside:
+        figure.savefig(beside, format=path.suffix[1:], dpi=150)
+
+
+def told(found: Heads) -> dict[str, Any]:
+    """All of it as JSON."""
+    relations: Sequence[Relation] = found.relations
+    return {
+        "sentences": found.sentences,
+        "words": found.words,
+        "relations": [
+            {
+                "relation": one.name, "n": one.count, "layer": one.head[0], "head": one.head[1],
+                "direction": one.direction, "accuracy": one.accuracy, "interval": list(one.interval),
+                "offset": one.offset, "offset_accuracy": one.offset_accuracy,
+                "offset_interval": list(one.offset_interval), "accuracies": one.accuracies.tolist(),
+            }
+            for one in relations
+        ],
+        "habits": {name: one.tolist() for name, one in found.habits.items()},
+    }  # fmt: skip
