@@ -34,8 +34,8 @@ def test_what_a_page_has_no_room_for_is_answered(client, model: Model) -> None: 
 
 
 def test_bad_questions_are_answered_in_one_line(client) -> None:  # type: ignore[no-untyped-def]
-    long = client.post("/look", json={"text": "cat " * 600})
-    assert (long.status_code, long.json()["detail"].split(":")[0]) == (422, "text of 1,200 tokens, at most 510 allowed")
+    long = client.post("/look", json={"text": "cat " * 600, "second": "the"})
+    assert (long.status_code, long.json()["detail"].split(":")[0]) == (422, "text of 1,201 tokens, at most 509 allowed")
     for place in (0, 99):
         refused = client.post("/hidden", json={"text": TEXT, "place": place})
         assert refused.status_code == 422

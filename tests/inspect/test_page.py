@@ -227,6 +227,9 @@ def test_the_page_is_served_and_its_text_edited(browser: Any, model: Model) -> N
         page.fill('[name="text"]', "cat " * 600)
         page.click("#texts button")
         page.wait_for_function("document.getElementById('said').textContent.includes('at most')")
+        page.fill('[name="second"]', "")
+        page.click("#texts button")
+        page.wait_for_selector("#part-of >> text=Part 1 of 3")
     finally:
         server.should_exit = True
         thread.join(10)

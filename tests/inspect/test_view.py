@@ -73,8 +73,22 @@ def test_a_model_without_a_head_says_so(minilm: Path) -> None:
 
 
 def test_texts_that_are_too_long_are_refused_with_the_number(model: Model) -> None:
-    with pytest.raises(InputError, match=r"text of 1,200 tokens, at most 510 allowed"):
-        view(model, "cat " * 600)
+    with pytest.raises(InputError, match=r"text of 1,201 tokens, at most 509 allowed"):
+        view(model, "cat " * 600, "the")
+
+
+def test_of_a_long_text_a_part_is_shown(model: Model) -> None:
+    text = "Nobody hears how the cat meows in the garden. " * 60
+    whole = view(model, text).about["parts"]
+    assert whole > 1
+    parts = [view(model, text, part=number + 1).about for number in range(whole)]
+    spelt = [word for one in parts for word, alone in zip(one["spellings"], one["special"]) if not alone]
+    assert "".join(spelt) == text.replace(" ", "")
+    assert all(one["text"].split()[0] in text.split() for one in parts)
+    with pytest.raises(InputError, match=rf"part: {whole + 1} given, 1 to {whole} allowed of a text of"):
+        view(model, text, part=whole + 1)
+    with pytest.raises(InputError, match="part: 2 given, 1 to 1 allowed"):
+        view(model, "The cat.", part=2)
 
 
 def test_a_fine_tuned_models_answer_is_explained(model: Model) -> None:

@@ -18,6 +18,7 @@ def view(
     *,
     output: Path = Path("view.html"),
     head: str = "",
+    part: Whole = 1,
     port: Whole | None = None,
     json: bool = False,
 ) -> None:
@@ -35,6 +36,8 @@ def view(
         Page to make, or a picture in .svg or .png; one that is there is not written over.
     head
         Layer and head, from 1, as 3-2, that a picture shows; all of them unless given.
+    part
+        Which part of a text that is longer than the model reads at once, from 1.
     port
         Serve the page at this port, where the text can be edited, and write none.
     json
@@ -55,20 +58,24 @@ def view(
             raise InputError("head: given, an output in .svg or .png needed")
         chosen = (int(parts[0]), int(parts[1]))
     if port is not None:
-        if json:
-            raise InputError("port: given beside --json, one of them allowed")
+        if json or part != 1:
+            raise InputError(f"port: given beside --{'json' if json else 'part'}, one of them allowed")
         from bertloom.inspect.live import serve
 
         serve(load(model), text, second, port)
         return
     if output.exists():
         raise InputError(TAKEN, output)
-    made = look(load(model), text, second)
+    made = look(load(model), text, second, part=part)
     made.save(output, chosen)
-    size = output.stat().st_size
+    size, parts = output.stat().st_size, made.about["parts"]
     if json:
-        print_json({"output": str(output), "bytes": size, "tokens": len(made.tokens), "missing": made.missing})
+        print_json(
+            {"output": str(output), "bytes": size, "tokens": len(made.tokens), "parts": parts, "missing": made.missing}
+        )
         return
+    if parts > 1:
+        say(f"Part {part} of {parts} of a text that is longer than the model reads at once; --part shows another")
     if output.suffix == ".html":
         for name, reason in made.missing.items():
             say(f"{name}: {reason}")

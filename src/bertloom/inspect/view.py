@@ -23,6 +23,7 @@ from bertloom.inspect import named, why
 from bertloom.inspect.page import Arrays, packed, page, sized
 from bertloom.model.encoder import Insides
 from bertloom.tasks.heads import FeatureHead
+from bertloom.text.sequence import room
 from bertloom.text.tokenizer import SPECIAL
 
 # Candidates for a layer's and for a hidden token; texts of more tokens are not hidden and explained ahead.
@@ -88,14 +89,16 @@ class View:
         draw(self, path, head)
 
 
-def view(model: Model, text: str, second: str | None = None, budget: int = BUDGET) -> View:
-    """Look into a model while it reads a text, or two; raises where they are longer than it can read.
+def view(model: Model, text: str, second: str | None = None, budget: int = BUDGET, part: int = 1) -> View:
+    """Look into a model while it reads a text, or two; of a text that is longer than it can read at one `part`, from 1.
 
-    What a page of `budget` bytes has no room for is left out, and `missing` says so.
+    Two texts that are too long together raise. What a page of `budget` bytes has no room for is left out, and `missing`
+    says so.
     """
     mask = model.tokenizer.spelt["mask"]
     # However a tokenizer spells it, users know the mask as [MASK].
     text, second = text.replace(SPECIAL["mask"], mask), second and second.replace(SPECIAL["mask"], mask)
+    text, parts = _windowed(model, text, part) if second is None else (text, 1)
     example = model.whole(text, second)
     tokens, insides = model.trace(text, second)
     if len(insides) < 2:
@@ -110,6 +113,8 @@ def view(model: Model, text: str, second: str | None = None, budget: int = BUDGE
         "spellings": spellings,
         "words": words,
         "special": special.tolist(),
+        "part": part,
+        "parts": parts,
         "segments": example.segment_ids.tolist(),
         "layers": len(insides) - 1,
         "heads": len(insides[1].attentions[0]),
@@ -121,6 +126,25 @@ def view(model: Model, text: str, second: str | None = None, budget: int = BUDGE
     _asked(model, example, insides, about, arrays)
     _attended(insides, about, arrays, budget)
     return View(about, arrays, insides)
+
+
+def _windowed(model: Model, text: str, part: int) -> tuple[str, int]:
+    """One part of a text, cut before words so that the model can read it whole, and how many there are."""
+    most, (ids,) = room(model.tokenizer.special, model.config.longest), model.tokenizer.ids([text])
+    begins, windows, start = model.tokenizer.starts_word[ids], [], 0
+    while start < len(ids):
+        stop = min(start + most, len(ids))
+        before = np.flatnonzero(begins[start + 1 : stop + 1])
+        if stop < len(ids) and len(before):
+            stop = start + 1 + int(before[-1])
+        windows.append((start, stop))
+        start = stop
+    if not 1 <= part <= max(1, len(windows)):
+        raise InputError(f"part: {part} given, 1 to {max(1, len(windows))} allowed of a text of {len(ids):,} tokens")
+    if len(windows) < 2:
+        return text, 1
+    spans, (start, stop) = model.tokenizer.spans(text), windows[part - 1]
+    return text[spans[start][0] : spans[stop - 1][1]], len(windows)
 
 
 def _words(

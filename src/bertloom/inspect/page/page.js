@@ -457,6 +457,9 @@ async function post(where, given) {
 
 function begin() {
   document.getElementById("model").textContent = data.model;
+  const part = document.getElementById("part-of");
+  part.hidden = data.parts < 2;
+  part.textContent = `Part ${data.part} of ${data.parts} of a text that is longer than the model reads at once; --part shows another.`;
   document.title = `bertloom view: ${data.model}`;
   const tabs = document.querySelector("[role=tablist]");
   const names = Object.keys(NAMES);
