@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from bertloom.api import Model
-from bertloom.inspect.live import application
+from bertloom.errors import InputError
+from bertloom.inspect.live import _looked, application, serve
+from bertloom.inspect.view import view
 
 TEXT = "In the garden."
 
@@ -40,6 +44,25 @@ def test_bad_questions_are_answered_in_one_line(client) -> None:  # type: ignore
         refused = client.post("/hidden", json={"text": TEXT, "place": place})
         assert refused.status_code == 422
         assert f"place: {place} given" in refused.json()["detail"]
+
+
+def test_any_token_of_a_long_text_can_be_hidden(model: Model) -> None:
+    long = "Nobody hears the garden. " * 30
+    made = _looked(model, long, None)
+    assert len(made.tokens) > 128
+    assert "mask" not in made.missing
+    assert "mask" in view(model, long).missing
+
+
+def test_a_port_that_cannot_be_had_is_refused(model: Model) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port: {port} given: Address already in use"):
+            serve(model, TEXT, None, port, print)
+    with pytest.raises(InputError, match="port: 99999 given: 0 to 65535 allowed"):
+        serve(model, TEXT, None, 99999, print)
 
 
 def test_pages_of_elsewhere_are_not_answered(model: Model) -> None:

@@ -56,6 +56,12 @@ def test_words_are_spelt_as_the_user_spells_them(model: Model) -> None:
     assert [*words.values()] == ["[CLS]", "Nobody", "meows", "Élan", ".", "[SEP]", "한국어", "🙂", "[SEP]"]
 
 
+def test_special_tokens_that_are_written_out_are_the_users(model: Model) -> None:
+    made = view(model, "In [CLS] the [SEP] garden.")
+    assert [alone for alone in made.about["special"] if alone] == [True, True]
+    assert "".join(made.about["spellings"][1:-1]) == "In[CLS]the[SEP]garden."
+
+
 def test_a_page_stays_within_its_budget(model: Model) -> None:
     text = "The cat lives in the garden and barks loudly. " * 40
     long = " ".join(text.split()[:200])

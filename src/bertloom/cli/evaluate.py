@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from bertloom.cli.flags import data_flags, given
-from bertloom.cli.options import Whole
+from bertloom.cli.options import AModel, AsJson, Whole
 
 DataFlags = data_flags("DataFlags", __name__)
 
 
 def evaluate(
-    model: str,
+    model: AModel,
     *,
     corpus: Annotated[Path | None, Parameter(help="Prepared corpus; its held-out part if it has one.")] = None,
     suite: Annotated[Literal["blimp"] | None, Parameter(help="Minimal pairs scored without fine-tuning.")] = None,
@@ -30,17 +30,9 @@ def evaluate(
     examples: Annotated[Whole | None, Parameter(help="Most examples of the corpus. [default: 2000]")] = None,
     length: Annotated[Whole | None, Parameter(help="Most tokens of an example. [default: the run's, or 128]")] = None,
     seed: Annotated[Whole | None, Parameter(help="Seed of the examples and masks. [default: 0]")] = None,
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
-    """Measure a model: held-out losses beside guessing, grammar by minimal pairs, or a fine-tuned model's scores.
-
-    Parameters
-    ----------
-    model
-        A model's folder, a run, or a Hub id.
-    json
-        Print one JSON object.
-    """
+    """Measure a model: held-out losses beside guessing, grammar by minimal pairs, or a fine-tuned model's scores."""
     from bertloom.api import LENGTH, load
     from bertloom.errors import InputError
 

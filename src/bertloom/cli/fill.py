@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from bertloom.cli.options import Whole
+from bertloom.cli.options import AModel, AsJson, Whole
 
 
-def fill(model: str, text: str, *, top: Whole = 5, json: bool = False) -> None:
+def fill(model: AModel, text: str, *, top: Whole = 5, json: AsJson = False) -> None:
     """Fill each [MASK] of a text with the most probable tokens.
 
     Parameters
     ----------
-    model
-        A model's folder, a run, or a Hub id.
     text
         Text with at least one [MASK].
     top
         Candidates for each.
-    json
-        Print one JSON object.
     """
     from dataclasses import asdict
 

@@ -21,6 +21,8 @@ def _whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]
+AModel = Annotated[str, Parameter(help="A model's folder, a run, or a Hub id.")]
+AsJson = Annotated[bool, Parameter(help="Print one JSON object.")]
 
 
 def _no_flag(kind: Any, sources: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Whole
+from bertloom.cli.options import AsJson, Whole
 
 
 def plan(
@@ -21,7 +21,7 @@ def plan(
     vocab_size: Annotated[Whole | None, Parameter(help="Tokens in the vocabulary; the preset's unless given.")] = None,
     mask_share: Annotated[float, Parameter(help="Share of the tokens that is hidden.")] = 0.15,
     steps: Annotated[Whole, Parameter(help="Steps the time is said for.")] = 1000,
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
     """Say what a run will take: parameters, memory, FLOPs, and time at this machine's measured rate.
 
@@ -29,8 +29,6 @@ def plan(
     ----------
     model
         tiny, mini, small, medium, base, large or a preset's full name.
-    json
-        Print one JSON object.
     """
     from dataclasses import replace
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Reading, Texts, Whole
+from bertloom.cli.options import AsJson, Reading, Texts, Whole
 from bertloom.errors import InputError
 
 
@@ -20,7 +20,7 @@ def prepare(
     language: Annotated[str, Parameter(help="Language of the sentences; auto tells by script.")] = "auto",
     workers: Annotated[Whole | None, Parameter(help="Processes; as many as there are cores unless given.")] = None,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
     """Turn text into a prepared corpus: sentences and tokens as plain arrays.
 
@@ -32,8 +32,6 @@ def prepare(
         Folder with tokenizer.json or vocab.txt, a model's, or a run.
     output
         Folder to make.
-    json
-        Print one JSON object.
     """
     from bertloom.cli.show import command, print_json, reading_progress, say
     from bertloom.corpus import prepare as work

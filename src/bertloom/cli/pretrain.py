@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import Parameter
 
 from bertloom.cli.flags import flags, given
+from bertloom.cli.options import AsJson
 from bertloom.train.recipe import Recipe, resolved
 
 _KINDS = get_type_hints(Recipe)
@@ -20,7 +21,7 @@ def pretrain(
     /,
     *,
     keys: Any = Flags(),  # noqa: B008
-    json: bool = False,
+    json: AsJson = False,
 ) -> int:
     """Pretrain a BERT on a prepared corpus; the same command again goes on where it stopped.
 
@@ -28,8 +29,6 @@ def pretrain(
     ----------
     recipe
         TOML file whose keys are the flags below; a flag stands over it.
-    json
-        Print one JSON object.
     """
     from bertloom.api import load
     from bertloom.cli.show import command, print_json, say

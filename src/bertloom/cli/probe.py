@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from bertloom.cli.options import Whole
+from bertloom.cli.options import AModel, AsJson, Whole
+
+if TYPE_CHECKING:
+    from bertloom.inspect.heads import Heads
 
 # How a table shows which way a head looks.
 ARROWS = {"to head": "→ head", "to dependent": "head →"}
 
 
 def probe(
-    model: str,
+    model: AModel,
     file: str,
     *,
     output: Path | None = None,
@@ -21,14 +24,12 @@ def probe(
     seed: Whole = 0,
     encoding: str = "utf-8",
     on_bad: Literal["error", "skip"] = "error",
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
     """What a model's heads look at: of each relation of words the best head, beside the best fixed offset.
 
     Parameters
     ----------
-    model
-        A model's folder, a run, or a Hub id.
     file
         Trees in CoNLL-U.
     output
@@ -43,11 +44,9 @@ def probe(
         Encoding of the file.
     on_bad
         Stop at a bad sentence, or leave it out and count it.
-    json
-        Print one JSON object.
     """
     from bertloom.api import load
-    from bertloom.cli.show import print_json, print_table, say, say_counts
+    from bertloom.cli.show import print_json, say, say_counts
     from bertloom.errors import InputError
     from bertloom.files import TAKEN
     from bertloom.inspect.heads import draw, heads, told, untrained
@@ -73,6 +72,14 @@ def probe(
         print_json({**told(found), **beside_it, "output": str(output) if output else None})
         return
 
+    _table(found, without)
+    if output is not None:
+        say(f"A map of every relation and habit in {output}")
+
+
+def _table(found: Heads, without: Heads | None) -> None:
+    from bertloom.cli.show import print_table
+
     def share(value: float, interval: tuple[float, float]) -> str:
         return f"{100 * value:.1f} ± {50 * (interval[1] - interval[0]):.1f}"
 
@@ -86,8 +93,5 @@ def probe(
         )
         for one in found.relations
     ]  # fmt: skip
-    print_table(
-        f"{found.sentences:,} sentences of {found.words:,} words; ± is half of the 95 % interval", columns, rows
-    )
-    if output is not None:
-        say(f"A map of every relation and habit in {output}")
+    title = f"{found.sentences:,} sentences of {found.words:,} words; ± is half of the 95 % interval"
+    print_table(title, columns, rows)

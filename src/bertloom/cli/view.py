@@ -7,11 +7,20 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import Whole
+from bertloom.cli.options import AModel, AsJson, Whole
+from bertloom.errors import InputError
+
+
+def _head(given: str) -> tuple[int, int]:
+    """`3-2` as a layer and a head."""
+    parts = given.split("-")
+    if len(parts) != 2 or not all(one.isascii() and one.isdecimal() for one in parts):
+        raise InputError(f"head: {given!r} given, a layer and a head allowed, as 3-2")
+    return int(parts[0]), int(parts[1])
 
 
 def view(
-    model: str,
+    model: AModel,
     text: Annotated[str, Parameter(allow_leading_hyphen=True)],
     second: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
@@ -20,14 +29,12 @@ def view(
     head: str = "",
     part: Whole = 1,
     port: Whole | None = None,
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
     """Show what a model does with a text, or with two: heads, neurons, layers, hidden words, and why.
 
     Parameters
     ----------
-    model
-        A model's folder, a run, or a Hub id.
     text
         Text to look at; [MASK] in it is filled and explained.
     second
@@ -40,29 +47,21 @@ def view(
         Which part of a text that is longer than the model reads at once, from 1.
     port
         Serve the page at this port, where the text can be edited, and write none.
-    json
-        Print one JSON object.
     """
     from bertloom.api import load
     from bertloom.cli.show import print_json, say
-    from bertloom.errors import InputError
     from bertloom.files import TAKEN
     from bertloom.inspect.view import view as look
 
-    chosen = None
-    if head:
-        parts = head.split("-")
-        if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
-            raise InputError(f"head: {head!r} given, a layer and a head allowed, as 3-2")
-        if output.suffix == ".html" or port is not None:
-            raise InputError("head: given, an output in .svg or .png needed")
-        chosen = (int(parts[0]), int(parts[1]))
+    chosen = _head(head) if head else None
+    if chosen and (output.suffix == ".html" or port is not None):
+        raise InputError("head: given, an output in .svg or .png needed")
     if port is not None:
         if json or part != 1:
             raise InputError(f"port: given beside --{'json' if json else 'part'}, one of them allowed")
         from bertloom.inspect.live import serve
 
-        serve(load(model), text, second, port)
+        serve(load(model), text, second, port, say)
         return
     if output.exists():
         raise InputError(TAKEN, output)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from bertloom.cli import Words, commands
-from bertloom.cli.options import Reading, Texts, Whole
+from bertloom.cli.options import AModel, AsJson, Reading, Texts, Whole
 from bertloom.errors import InputError
 
 _app = commands("vocab", "Train a vocabulary on text, or extend a model's.")
@@ -40,7 +40,7 @@ def _train(
         float, Parameter(help="Each TEXT counts by its share of the characters to this power, as 0.7 for languages.")
     ] = 1.0,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
     """Train a vocabulary on text: the same files give the same bytes.
 
@@ -56,8 +56,6 @@ def _train(
         Keep upper case.
     strip_accents
         Take accents off, which tears Hangul and kana apart.
-    json
-        Print one JSON object.
     """
     from bertloom.cli.show import command, print_json, reading_progress, say, say_counts
     from bertloom.files import refuse_existing, whole_folder
@@ -112,29 +110,25 @@ def _train(
 
 @_app.command
 def extend(
-    model: str,
+    model: AModel,
     text: Texts,
     *,
     size: Whole,
     output: Path,
     min_frequency: Annotated[Whole, Parameter(help="How often a word must stand in the text.")] = 5,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
-    json: bool = False,
+    json: AsJson = False,
 ) -> None:
     """Add a domain's words to a model: those that save most pieces, each beginning as the mean of its old pieces.
 
     Parameters
     ----------
-    model
-        A model's folder, a run, or a Hub id.
     text
         Files, folders, globs, - for standard input, or hf:NAME[:CONFIG][:SPLIT].
     size
         Number of words to add.
     output
         Folder to make.
-    json
-        Print one JSON object.
     """
     from bertloom.api import load
     from bertloom.cli.show import command, print_json, say, say_counts

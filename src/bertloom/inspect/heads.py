@@ -5,7 +5,6 @@ L layers, N heads, n words or tokens of a sentence, S sentences.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +20,7 @@ from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.files import whole_file
 from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.init import randomise
 from bertloom.model.packed import pack
 from bertloom.text.sequence import room, sequence
 from bertloom.text.sources import ReadCounts
@@ -29,8 +29,9 @@ from bertloom.text.trees import Tree
 Array = npt.NDArray[Any]
 # Which way a head looks: from a word to its head, or from the head to the word.
 DIRECTIONS = ("to head", "to dependent")
-# Fixed offsets that are tried, either way.
+# Fixed offsets that are tried, up to so many words either way.
 FARTHEST = 15
+OFFSETS = [step for step in range(-FARTHEST, FARTHEST + 1) if step]
 # Relations that no head is asked for (§4.2).
 LEFT_OUT = ("root", "punct")
 SAMPLES, INTERVAL = 1000, 95
@@ -82,15 +83,13 @@ def heads(model: Model, given: Iterable[Tree], least: int = 20, seed: int = 0) -
     Sentences that are longer than the model reads, and words that its vocabulary makes nothing of, are counted.
     """
     counts, seen = ReadCounts(), dict[str, _Seen]()
-    habits: Counter[str] = Counter()
     sums: dict[str, Array] = {}
-    number = words = 0
-    for tree, one, attentions in _attended(model, given, counts):
-        number, words = number + 1, words + len(tree.words)
+    number = words = tokens = 0
+    for tree, one, places, attentions in _attended(model, given, counts):
+        number, words, tokens = number + 1, words + len(tree.words), tokens + len(one)
         for name, value in _habits(attentions, one, model).items():
             sums[name] = sums.get(name, 0) + value
-        habits["tokens"] += len(one)
-        _count(tree, _by_words(attentions, tree, model), seen, counts)
+        _count(tree, _by_words(attentions, tree, places), seen, counts)
     if not number:
         raise InputError("no sentence is left that the model can read, at least one needed")
     shape = sums["entropy"].shape
@@ -98,29 +97,36 @@ def heads(model: Model, given: Iterable[Tree], least: int = 20, seed: int = 0) -
     if not found:
         raise InputError(f"no relation of {least} words or more in the file; --least asks for fewer")
     found.sort(key=lambda one: (one.name != "all", -one.count, one.name))
-    return Heads(found, {name: one / habits["tokens"] for name, one in sums.items()}, number, words, counts)
+    return Heads(found, {name: one / tokens for name, one in sums.items()}, number, words, counts)
 
 
 @torch.no_grad()
-def _attended(model: Model, given: Iterable[Tree], counts: ReadCounts) -> Iterator[tuple[Tree, Example, Array]]:
-    """Each tree with its example and attentions (L, N, n, n)."""
+def _attended(
+    model: Model, given: Iterable[Tree], counts: ReadCounts
+) -> Iterator[tuple[Tree, Example, Sequence[tuple[int, int]], Array]]:
+    """Each tree with its example, where its pieces stand in the text, and attentions (L, N, n, n)."""
     special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
     stream = iter(given)
     while part := list(islice(stream, TOGETHER)):
-        pieces = [ids for ids, _ in model.tokenizer.pieces([tree.text for tree in part])]
-        whole = [(tree, Example(*sequence(special, ids))) for tree, ids in zip(part, pieces) if 0 < len(ids) <= most]
-        counts.mended[f"sentence of more than {most} tokens, left out"] += sum(len(ids) > most for ids in pieces)
+        pieces = model.tokenizer.pieces([tree.text for tree in part])
+        counts.mended[f"sentence of more than {most} tokens, left out"] += sum(len(ids) > most for ids, _ in pieces)
+        whole = [
+            (tree, Example(*sequence(special, ids)), places)
+            for tree, (ids, places) in zip(part, pieces)
+            if 0 < len(ids) <= most
+        ]
         if not whole:
             continue
         insides: list[Insides] = []
-        model.encoder(pack([one for _, one in whole]).to(model.encoder.embeddings.word.weight.device), trace=insides)
-        for number, (tree, one) in enumerate(whole):
-            yield tree, one, torch.stack([layer.attentions[number] for layer in insides[1:]]).float().cpu().numpy()
+        model.encoder(pack([one for _, one, _ in whole]).to(model.encoder.embeddings.word.weight.device), trace=insides)
+        for number, (tree, one, places) in enumerate(whole):
+            attentions = torch.stack([layer.attentions[number] for layer in insides[1:]])
+            yield tree, one, places, attentions.float().cpu().numpy()
 
 
-def _by_words(attentions: Array, tree: Tree, model: Model) -> Array:
+def _by_words(attentions: Array, tree: Tree, places: Sequence[tuple[int, int]]) -> Array:
     """(L, N, n, n) between words: to a word the sum over its pieces, from it their mean (§4.1), else nan."""
-    (_, places), starts = model.tokenizer.pieces([tree.text])[0], [start for start, _ in tree.spans]
+    starts = [start for start, _ in tree.spans]
     owner = np.searchsorted(starts, [start for start, _ in places], "right") - 1
     to = np.zeros((len(tree.words), attentions.shape[-1]), np.float32)
     to[owner, np.arange(len(owner)) + 1] = 1
@@ -146,8 +152,7 @@ def _count(tree: Tree, words: Array, seen: dict[str, _Seen], counts: ReadCounts)
     words[..., np.arange(size), np.arange(size)] = -1
     best = np.stack([words.argmax(-1), words.argmax(-2)]).reshape(-1, size)  # (2 L N, n)
     places = np.arange(size)
-    offsets = [step for step in range(-FARTHEST, FARTHEST + 1) if step]
-    best = np.concatenate([best, np.stack([np.clip(places + step, 0, size - 1) for step in offsets])])
+    best = np.concatenate([best, np.stack([np.clip(places + step, 0, size - 1) for step in OFFSETS])])
     dependents, wanted = (np.array([one[side] for one in asked]) for side in (0, 1))
     right = best[:, dependents] == wanted  # (2 L N + offsets, asked)
     names = np.array([relation for _, _, relation in asked])
@@ -177,7 +182,7 @@ def _relation(name: str, seen: _Seen, shape: tuple[int, ...], seed: int) -> Rela
         direction=DIRECTIONS[int(way)],
         accuracy=float(heads[best]),
         interval=(float(low[0]), float(high[0])),
-        offset=[one for one in range(-FARTHEST, FARTHEST + 1) if one][step],
+        offset=OFFSETS[step],
         offset_accuracy=float(offsets[step]),
         offset_interval=(float(low[1]), float(high[1])),
         accuracies=heads.reshape(2, *shape),
@@ -199,15 +204,8 @@ def _habits(attentions: Array, example: Example, model: Model) -> dict[str, Arra
 
 def untrained(model: Model, seed: int = 0) -> Model:
     """The model with random weights, matrices of deviation 0.02 as BERT's began, which a probe is compared with."""
-    config = model.config
-    encoder = Encoder(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for part in encoder.modules():
-            if isinstance(part, torch.nn.Linear | torch.nn.Embedding):
-                part.weight.normal_(std=0.02, generator=generator)
-            if isinstance(part, torch.nn.Linear) and part.bias is not None:
-                part.bias.zero_()
+    encoder = Encoder(model.config)
+    randomise(encoder, 0.02, torch.Generator().manual_seed(seed))
     encoder.to(model.encoder.embeddings.word.weight.device)
     return Model(encoder, torch.nn.ModuleDict(), model.tokenizer, {}, model.path)
 
@@ -241,7 +239,6 @@ def draw(found: Heads, path: Path, most: int = 11) -> None:
 
 def told(found: Heads) -> dict[str, Any]:
     """All of it as JSON."""
-    relations: Sequence[Relation] = found.relations
     return {
         "sentences": found.sentences,
         "words": found.words,
@@ -252,7 +249,7 @@ def told(found: Heads) -> dict[str, Any]:
                 "offset": one.offset, "offset_accuracy": one.offset_accuracy,
                 "offset_interval": list(one.offset_interval), "accuracies": one.accuracies.tolist(),
             }
-            for one in relations
+            for one in found.relations
         ],
         "habits": {name: one.tolist() for name, one in found.habits.items()},
     }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +49,7 @@ def application(model: Model, text: str, second: str | None) -> Any:
     except ImportError:
         raise InputError("port: no fastapi here; pip install 'bertloom[serve]' brings it") from None
 
-    first = view(model, text, second, LIVE_BUDGET)
+    first = _looked(model, text, second)
     app = FastAPI(title="bertloom view", openapi_url=None)
     # A page of elsewhere whose name was made to mean this machine is none of ours.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
@@ -62,7 +64,7 @@ def application(model: Model, text: str, second: str | None) -> Any:
 
     @app.post("/look")
     def look(asked: Look) -> dict[str, Any]:
-        made: View = view(model, asked.text, asked.second, LIVE_BUDGET)
+        made = _looked(model, asked.text, asked.second)
         return {**made.about, "arrays": made.arrays}
 
     @app.post("/hidden")
@@ -95,9 +97,25 @@ def application(model: Model, text: str, second: str | None) -> Any:
     return app
 
 
-def serve(model: Model, text: str, second: str | None, port: int) -> None:
-    """Answer on this machine alone until Ctrl-C."""
+def _looked(model: Model, text: str, second: str | None) -> View:
+    """A view for a page that is answered: any token of it can be hidden."""
+    made = view(model, text, second, LIVE_BUDGET)
+    if "places" in made.about:
+        made.about["missing"].pop("mask", None)
+    return made
+
+
+def serve(model: Model, text: str, second: str | None, port: int, say: Callable[[str], None]) -> None:
+    """Answer on this machine alone until Ctrl-C; raises where the port cannot be had."""
     app = application(model, text, second)
     import uvicorn
 
-    uvicorn.run(app, host=HOST, port=port, log_level="warning")
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            said = getattr(error, "strerror", None) or "0 to 65535 allowed"
+            raise InputError(f"port: {port} given: {said}") from None
+        say(f"http://{HOST}:{listening.getsockname()[1]}/ until Ctrl-C")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

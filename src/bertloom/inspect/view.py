@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bertloom.inspect import named, why
 from bertloom.inspect.page import Arrays, packed, page, sized
 from bertloom.model.encoder import Insides
 from bertloom.tasks.heads import FeatureHead
-from bertloom.text.sequence import room
+from bertloom.text.sequence import room, sequence
 from bertloom.text.tokenizer import SPECIAL
 
 # Candidates for a layer's and for a hidden token; texts of more tokens are not hidden and explained ahead.
@@ -33,17 +33,8 @@ BUDGET, RANKS = 7_500_000, 2_500_000
 # A thumbnail's side; the brightest weight of each of its squares is shown.
 THUMBNAIL = 24
 # How many steps weights' square roots have on a page, and which weights are left out, from fine to coarse.
-FORMS = (
-    (255, 0.0),
-    (127, 0.0),
-    (63, 0.0),
-    (63, 0.0005),
-    (63, 0.001),
-    (63, 0.002),
-    (63, 0.004),
-    (63, 0.008),
-    (63, 0.02),
-)
+FLOORS = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.02)
+FORMS = ((255, 0.0), (127, 0.0), *((63, floor) for floor in FLOORS))
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ def view(model: Model, text: str, second: str | None = None, budget: int = BUDGE
     tokens, insides = model.trace(text, second)
     if len(insides) < 2:
         raise InputError("a model without layers given, one to look into needed", model.path)
-    special = why.special_places(model, example)
+    special = _special(model, text, second)
     words, spellings = _words(model, example, special, text, second)
     about: dict[str, Any] = {
         "model": str(model.path),
@@ -122,7 +113,7 @@ def view(model: Model, text: str, second: str | None = None, budget: int = BUDGE
         "missing": {},
     }
     arrays: Arrays = {}
-    _told(model, example, insides, about, arrays)
+    _told(model, example, insides, np.flatnonzero(~special).tolist(), about, arrays)
     _asked(model, example, insides, about, arrays)
     _attended(insides, about, arrays, budget)
     return View(about, arrays, insides)
@@ -166,14 +157,26 @@ def _words(
     return (np.cumsum(begins) - 1).tolist(), spelt
 
 
-def _told(model: Model, example: Example, insides: Sequence[Insides], about: dict[str, Any], arrays: Arrays) -> None:
-    """What the language head says of every layer, and of hidden tokens."""
+def _special(model: Model, text: str, second: str | None) -> npt.NDArray[np.bool_]:
+    """(n,) where [CLS] and [SEP] stand around texts; written out in them they are the user's."""
+    lengths = [len(ids) for ids in model.tokenizer.ids([text] if second is None else [text, second])]
+    marks, _ = sequence(replace(model.tokenizer.special, cls=1, sep=1), *([0] * length for length in lengths))
+    return marks.astype(bool)
+
+
+def _told(
+    model: Model,
+    example: Example,
+    insides: Sequence[Insides],
+    places: list[int],
+    about: dict[str, Any],
+    arrays: Arrays,
+) -> None:
+    """What the language head says at places, of every layer and of hidden tokens."""
     if "mlm" not in model.trained:
         reason = "This model has no language head, so it puts no words anywhere."
         about["missing"] |= {"layers": reason, "mask": reason}
         return
-    special = why.special_places(model, example)
-    places = np.flatnonzero(~special).tolist()
     if not places:
         about["missing"] |= dict.fromkeys(("layers", "mask"), "There is no token in the text.")
         return
@@ -242,14 +245,14 @@ def _attended(insides: Sequence[Insides], about: dict[str, Any], arrays: Arrays,
         about["scales"].append(scales)
         for name, each, scale in zip(("queries", "keys"), both, scales):
             neurons[f"{name}-{number}"] = packed(np.round(each / scale).astype(np.int8))
-    room = budget - len(page(about, arrays))
+    left = budget - len(page(about, arrays))
     for steps, floor in FORMS:
         about |= {"steps": steps, "floor": floor}
         kept = {f"attention-{number}": packed(_bytes(one, steps, floor)) for number, one in enumerate(layers)}
-        if sized(kept) <= room:
+        if sized(kept) <= left:
             break
     arrays |= kept
-    if sized(neurons) <= room - sized(kept):
+    if sized(neurons) <= left - sized(kept):
         arrays |= neurons
     else:
         about["missing"]["neurons"] = (

@@ -134,8 +134,8 @@ def _said(model: Model, example: Example) -> list[Target]:
 
     def score(examples: Sequence[Example], where: Sequence[tuple[int, int]]) -> torch.Tensor:
         # A pooled text's one row is its first place.
-        found = _logits(model, examples, sorted({place for place, _ in where}))
-        rows = {place: row for row, place in enumerate(sorted({place for place, _ in where}))}
+        asked = sorted({place for place, _ in where})
+        found, rows = _logits(model, examples, asked), {place: row for row, place in enumerate(asked)}
         return sum((found[:, rows[place], column] for place, column in where), found.new_zeros(len(examples)))
 
     return [

@@ -40,6 +40,16 @@ def initialise(module: nn.Module, std: float, pad: int | None = None) -> None:
 
 
 @torch.no_grad()
+def randomise(module: nn.Module, std: float, generator: torch.Generator) -> None:
+    """Every matrix and embedding alike from a normal distribution, biases 0: weights that know not even places."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            part.weight.normal_(std=std, generator=generator)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            part.bias.zero_()
+
+
+@torch.no_grad()
 def _embed(part: Embeddings, pad: int | None) -> None:
     unit = part.word.embedding_dim**-0.5
     for table in (part.word, part.segment):

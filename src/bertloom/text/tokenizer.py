@@ -185,18 +185,21 @@ class Tokenizer:
         if not file.is_file():
             raise InputError(f"no tokenizer there, a folder with {' or '.join(FILES)} allowed", path)
         settings = _settings(file)
+
+        def told(backend: tokenizers.Tokenizer, state: Mapping[str, Any] | None = None) -> Tokenizer:
+            return cls(backend, str(file), _spelt(settings, state), _inputs(settings))
+
         if file.suffix == ".txt":
-            return cls(_from_vocab_txt(file, settings), str(file), _spelt(settings), _inputs(settings))
+            return told(_from_vocab_txt(file, settings))
         if file.suffix == ".model":
-            return cls(_from_sentence_pieces(file, settings), str(file), _spelt(settings), _inputs(settings))
+            return told(_from_sentence_pieces(file, settings))
         given = read_json(file)
         if file.name == "vocab.json":
-            return cls(_from_merges(file, given, settings), str(file), _spelt(settings), _inputs(settings))
+            return told(_from_merges(file, given, settings))
         if not isinstance(given, dict) or not isinstance(given.get("model"), dict) or "vocab" not in given["model"]:
             raise InputError("is no tokenizer: no model with a vocab in it", file)
         with blaming(file, "is no tokenizer", again=True):
-            backend = tokenizers.Tokenizer.from_str(json.dumps(given))
-            return cls(backend, str(file), _spelt(settings, given), _inputs(settings))
+            return told(tokenizers.Tokenizer.from_str(json.dumps(given)), given)
 
     @property
     def is_berts(self) -> bool:
