@@ -15,6 +15,7 @@ from bertloom.corpus.arrays import ARRAYS, token_dtype
 from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError
 from bertloom.files import sha256
+from bertloom.text.counterfactual import Swapper
 from bertloom.text.sources import ReadOptions
 from bertloom.text.tokenizer import Tokenizer
 
@@ -215,3 +216,31 @@ def _children(parent: int) -> list[int]:
     """The workers of a process, by number; the one that watches its shared memory ends by itself."""
     found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [int(one) for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]
+
+
+def test_changed_copies_stand_behind_documents_and_none_of_what_is_held_out(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertloom.text.readers.PASSAGE_CHARACTERS", 30)
+    texts = ["The cat meows.\nNobody hears the cat.", "Every sheep sleeps.", "The dog barks.\nThe cat eats.\nThe cow moos."]
+    (tmp_path / "text.txt").write_text("\n\n".join(texts * 4))
+    swaps = Swapper([("cat", "dog")])
+    made = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "c", counterfactual=swaps, held_out=0.25)
+    tokenizer = Tokenizer.load(tokenizer_folder)
+
+    def read(corpus: Corpus) -> list[str]:
+        bounds = corpus.sentences[corpus.documents]
+        return [tokenizer.decode(corpus.tokens[one:two].tolist()) for one, two in zip(bounds, bounds[1:])]
+
+    def changed(text: str) -> str:
+        return text.replace("cat", "?").replace("dog", "cat").replace("?", "dog")
+
+    plain = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "p", held_out=0.25)
+    assert plain.held_out is not None and made.held_out is not None
+    assert read(made.held_out) == read(plain.held_out)
+    assert read(made) == [one for text in read(plain) for one in dict.fromkeys((text, changed(text)))]
+    copies = sum(changed(text) != text for text in read(plain))
+    assert made.manifest["counterfactual"] == {"words": 2, "names": 0, "documents": copies}
+    assert "counterfactual" not in plain.manifest | made.held_out.manifest
+    two = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "2", counterfactual=swaps, held_out=0.25, workers=2)
+    assert two.manifest == made.manifest

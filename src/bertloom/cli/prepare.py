@@ -18,6 +18,10 @@ def prepare(
     output: Path,
     held_out: Annotated[float, Parameter(help="Share of the documents set aside in OUTPUT/held-out.")] = 0.0,
     language: Annotated[str, Parameter(help="Language of the sentences; auto tells by script.")] = "auto",
+    counterfactual: Annotated[
+        Path | None, Parameter(help="Pairs of words, one a line, as he and she; changed copies stand beside documents.")
+    ] = None,
+    names: Annotated[Path | None, Parameter(help="Pairs of names to exchange in those copies too.")] = None,
     workers: Annotated[Whole | None, Parameter(help="Processes; as many as there are cores unless given.")] = None,
     reading: Annotated[Reading, Parameter(name="*")] = Reading(),  # noqa: B008
     json: AsJson = False,
@@ -36,10 +40,12 @@ def prepare(
     from bertloom.cli.show import command, print_json, reading_progress, say
     from bertloom.corpus import prepare as work
     from bertloom.corpus.arrays import default_workers
+    from bertloom.text.counterfactual import Swapper
 
     if workers is not None and workers < 1:
         raise InputError(f"workers: {workers} given, at least 1 allowed")
     settings: dict[str, Any] = {"options": reading.options, "language": language, "held_out": held_out}
+    settings["counterfactual"] = Swapper.of_files(counterfactual, names)
     with reading_progress("Preparing") as progress:
         corpus = work.prepare(
             text, tokenizer, output, **settings, workers=workers or default_workers(), progress=progress
@@ -65,6 +71,7 @@ def show_report(manifest: dict[str, Any]) -> None:
         ("[UNK] rate", f"{100 * report['unk_rate']:.3f} %"),
         ("unused tokens", f"{report['unused_tokens']:,} of {manifest['vocabulary']['size']:,}"),
         *((what, f"{number:,}") for what, number in manifest["mended"].items()),
+        *(("changed copies", f"{swaps['documents']:,}") for swaps in [manifest.get("counterfactual")] if swaps),
     ]
     print_table("Corpus", ("", ""), rows)
     total = sum(report["sentence_lengths"].values())

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from bertloom.corpus.arrays import ARRAYS, FORMAT, HELD_OUT, ArrayWriter, Corpus, token_dtype
 from bertloom.errors import InputError
 from bertloom.files import refuse_existing, sha256, whole_folder, write_json
+from bertloom.text.counterfactual import Swapper, with_copies
 from bertloom.text.encoding import BulkEncoder
 from bertloom.text.readers import PASSAGE_CHARACTERS, Passage, passages
 from bertloom.text.sentences import sentences
@@ -31,11 +32,12 @@ from bertloom.text.tokenizer import Tokenizer
 
 @dataclass
 class Tokenised:
-    """Tokens of several passages, sentence lengths (S,), and per passage its sentences and whether it is the last."""
+    """Tokens of several passages, sentence lengths (S,), and per passage its sentences, whether it is the last of a
+    document, and whether that is a copy."""
 
     tokens: npt.NDArray[Any]
     lengths: npt.NDArray[np.int32]
-    passages: list[tuple[int, bool]]
+    passages: list[tuple[int, bool, bool]]
 
 
 class Worker:
@@ -54,7 +56,8 @@ class Worker:
         tokens, lengths = self.encode([sentence for part in cut for sentence in part])
         counts, at = [], 0
         for part, passage in zip(cut, batch):
-            counts.append((int(np.count_nonzero(lengths[at : at + len(part)])), passage.last))
+            size = int(np.count_nonzero(lengths[at : at + len(part)]))
+            counts.append((size, passage.last, passage.copied))
             at += len(part)
         return Tokenised(tokens, lengths[lengths > 0], counts)
 
@@ -126,7 +129,7 @@ class CorpusWriter:
             self.arrays[name].append(np.zeros(1, np.int64))
         self.frequencies = np.zeros(vocabulary_size, np.int64)
         self.histogram = np.zeros(32, np.int64)
-        self.open_sentences = 0
+        self.open_sentences = self.copies = 0
 
     def append(self, tokens: npt.NDArray[Any], lengths: npt.NDArray[np.int32], starts: npt.NDArray[np.bool_]) -> None:
         """Whole sentences at the end of the document that is open."""
@@ -177,12 +180,14 @@ def prepare(
     options: ReadOptions | None = None,
     language: str = "auto",
     held_out: float = 0.0,
+    counterfactual: Swapper | None = None,
     workers: int = 1,
     progress: Callable[[ReadCounts], None] | None = None,
 ) -> Corpus:
     """Write the corpus of `sources` at `output`, whole or not at all, and open it.
 
-    Every `1 / held_out`-th document goes to a corpus of its own in `output/held-out`. A script that asks for several
+    Every `1 / held_out`-th document goes to a corpus of its own in `output/held-out`. Behind each other one that
+    `counterfactual` changes stands its changed copy. A script that asks for several
     `workers` needs Python's `if __name__ == "__main__"`, as any that starts processes.
     """
     output = Path(output)
@@ -203,6 +208,8 @@ def prepare(
             if held_out:
                 writers.append(CorpusWriter(folder / HELD_OUT, len(tokenizer), stack))
             stream = passages(files, options, counts)
+            if counterfactual:
+                stream = with_copies(stream, counterfactual)
             tokenised = _tokenised(stream, folder / "tokenizer", language, workers)
             _write(tokenised, writers, tokenizer.starts_word, held_out, lambda: progress and progress(counts))
         if held_out:
@@ -214,7 +221,8 @@ def prepare(
                     where = "to train on" if writer is writers[0] else "held out"
                     said = f"held_out: {held_out} given, leaves no document {where}, at least one needed"
                 raise InputError(said, ", ".join(map(str, sources)))
-            _write_manifest(writer, tokenizer, files, counts)
+            swaps = counterfactual if writer is writers[0] else None
+            _write_manifest(writer, tokenizer, files, counts, swaps)
     return Corpus(output)
 
 
@@ -227,22 +235,30 @@ def _write(
 ) -> None:
     """Append every passage to the corpus its document belongs to."""
     document = 0
+    held = False
     for batch in stream:
         token = sentence = 0
-        for count, last in batch.passages:
+        for count, last, copied in batch.passages:
             lengths = batch.lengths[sentence : sentence + count]
             size = int(lengths.sum())
-            # A document is held out where the share of those before it passes another half.
-            held = int((document + 1) * held_out + 0.5) > int(document * held_out + 0.5)
-            writers[held].append(batch.tokens[token : token + size], lengths, starts)
+            if not copied:
+                # A document is held out where the share of those before it passes another half.
+                held = int((document + 1) * held_out + 0.5) > int(document * held_out + 0.5)
+            # What is held out stays as it was written, and no copy of it is learned from.
+            if not (copied and held):
+                writers[held].append(batch.tokens[token : token + size], lengths, starts)
             token, sentence = token + size, sentence + count
             if last:
-                document += bool(writers[held].open_sentences)
+                whole = bool(writers[held].open_sentences)
+                document += whole and not copied
+                writers[held].copies += whole and copied
                 writers[held].close_document()
         progress()
 
 
-def _write_manifest(writer: CorpusWriter, tokenizer: Tokenizer, files: list[str], counts: ReadCounts) -> None:
+def _write_manifest(
+    writer: CorpusWriter, tokenizer: Tokenizer, files: list[str], counts: ReadCounts, swaps: Swapper | None
+) -> None:
     folder = writer.folder
     arrays: dict[str, Any] = {}
     for name in ARRAYS:
@@ -265,6 +281,7 @@ def _write_manifest(writer: CorpusWriter, tokenizer: Tokenizer, files: list[str]
             "sources": [Path(file).name for file in files[:1000]],
             "bytes_read": counts.bytes,
             "mended": dict(counts.mended),
+            **({"counterfactual": {**swaps.sizes, "documents": writer.copies}} if swaps else {}),
             "versions": versions,
         },
     )

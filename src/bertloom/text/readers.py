@@ -29,12 +29,13 @@ Paragraphs = Iterator[tuple[int, str | None]]
 
 @dataclass(frozen=True)
 class Passage:
-    """A run of paragraphs of one document, of bounded size; `last` closes the document."""
+    """A run of paragraphs of one document, of bounded size; `last` closes it, `copied` is of a copy of the one before."""
 
     source: str
     line: int
     paragraphs: list[str]
     last: bool
+    copied: bool = False
 
 
 def passages(
