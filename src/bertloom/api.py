@@ -192,18 +192,24 @@ class Model:
 
     def next_sentence(self, first: str, second: str) -> float:
         """The probability that `second` follows `first` (NSP)."""
-        return self._of_pair("nsp", first, second)
+        return float(self.of_pairs("nsp", [first], [second])[0])
 
     def in_order(self, first: str, second: str) -> float:
         """The probability that neighbours stand as they were written, not swapped (SOP)."""
-        return self._of_pair("sop", first, second)
+        return float(self.of_pairs("sop", [first], [second])[0])
 
     @torch.no_grad()
-    def _of_pair(self, name: str, first: str, second: str) -> float:
-        head = self.head(name)
-        example = self.whole(first, second)
-        states = self.encoder(pack([example]).to(self.encoder.embeddings.word.weight.device))
-        return float(F.softmax(head(self.encoder.pooler(states[:1])).float(), -1)[0, 0])
+    def of_pairs(
+        self, name: Literal["nsp", "sop"], firsts: Sequence[str], seconds: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """(len(firsts),) the probability of a head of pairs that the second text of each belongs behind the first."""
+        head, found = self.head(name), []
+        examples = [self.whole(*both) for both in zip(firsts, seconds)]
+        for part in by_tokens([len(example) for example in examples], TOKENS_AT_ONCE) if examples else []:
+            batch = pack(examples[part]).to(self.encoder.embeddings.word.weight.device)
+            logits = head(self.encoder.pooler(self.encoder(batch)[batch.starts]))
+            found.append(F.softmax(logits.float(), -1)[:, 0].double().cpu())
+        return torch.cat(found).numpy()
 
     @torch.no_grad()
     def replaced(self, text: str) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +94,14 @@ def _by_shares(shares: npt.NDArray[np.float64]) -> Measure:
 def _masked(whole: Ints, model: Model) -> Iterator[Example]:
     """A copy for each token, in which it is hidden (Salazar et al. 2020)."""
     for place in range(1, len(whole) - 1):
-        hidden = whole.copy()
-        hidden[place] = model.tokenizer.special.mask
-        yield _asked(hidden, {"here": (np.array([place]), whole[place : place + 1])})
+        yield hidden(whole, [place], model)
+
+
+def hidden(whole: Ints, places: Sequence[int], model: Model, beside: Sequence[int] = ()) -> Example:
+    """A copy of a text that is asked for its tokens at `places`; they, and those `beside`, are [MASK] in it."""
+    ids = whole.copy()
+    ids[[*places, *beside]] = model.tokenizer.special.mask
+    return _asked(ids, {"here": (np.array(places), whole[list(places)])})
 
 
 def _in_turn(whole: Ints, model: Model) -> Iterator[Example]:
@@ -135,7 +140,6 @@ def _log_probabilities(model: Model, examples: list[Example]) -> list[float]:
     return totals.tolist()
 
 
-@torch.no_grad()
 def log_likelihoods(
     model: Model,
     texts: list[str],
@@ -147,8 +151,7 @@ def log_likelihoods(
 
     A text that cannot be scored raises; `places` (len(texts),) say where each came from.
     """
-    model.encoder.eval()
-    special, scores = model.tokenizer.special, np.zeros(len(texts))
+    special = model.tokenizer.special
     ids = model.tokenizer.ids(texts, special=False)
     longest = model.config.longest - 2
     for number, one in enumerate(ids):
@@ -158,29 +161,39 @@ def log_likelihoods(
     kind = _masked if model.config.direction == "both" else _in_turn
     if "mlm" not in model.trained and "rtd" in model.trained:
         kind = _as_it_is
-    owners: list[int] = []
-    copies: list[Example] = []
+    # Sorted by length, so that the blocks of the attention are full.
+    order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
+
+    def copies() -> Iterator[tuple[int, Example]]:
+        for done, number in enumerate(order):
+            progress(done)
+            for example in kind(np.array([special.cls, *ids[number], special.sep]), model):
+                yield number, example
+
+    return summed(model, copies(), len(texts))
+
+
+@torch.no_grad()
+def summed(model: Model, examples: Iterable[tuple[int, Example]], size: int) -> npt.NDArray[np.float64]:
+    """(size,) by its number the summed log probabilities of the labels of examples that bear it."""
+    model.encoder.eval()
+    totals = np.zeros(size)
+    held: list[tuple[int, Example]] = []
     tokens = 0
 
     def flush() -> None:
-        nonlocal tokens
-        np.add.at(scores, owners, _log_probabilities(model, copies))
-        owners.clear()
-        copies.clear()
-        tokens = 0
+        owners, copies = zip(*held)
+        np.add.at(totals, list(owners), _log_probabilities(model, list(copies)))
 
-    # Sorted by length, so that the blocks of the attention are full.
-    for done, number in enumerate(sorted(range(len(ids)), key=lambda n: len(ids[n]))):
-        for example in kind(np.array([special.cls, *ids[number], special.sep]), model):
-            copies.append(example)
-            owners.append(number)
-            tokens += len(example)
-            if tokens >= TOKENS_AT_ONCE:
-                flush()
-                progress(done)
-    if copies:
+    for owner, example in examples:
+        held.append((owner, example))
+        tokens += len(example)
+        if tokens >= TOKENS_AT_ONCE:
+            flush()
+            held, tokens = [], 0
+    if held:
         flush()
-    return scores
+    return totals
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,11 @@ def test_changed_copies_stand_behind_documents_and_none_of_what_is_held_out(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bertloom.text.readers.PASSAGE_CHARACTERS", 30)
-    texts = ["The cat meows.\nNobody hears the cat.", "Every sheep sleeps.", "The dog barks.\nThe cat eats.\nThe cow moos."]
+    texts = [
+        "The cat meows.\nNobody hears the cat.",
+        "Every sheep sleeps.",
+        "The dog barks.\nThe cat eats.\nThe cow moos.",
+    ]
     (tmp_path / "text.txt").write_text("\n\n".join(texts * 4))
     swaps = Swapper([("cat", "dog")])
     made = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "c", counterfactual=swaps, held_out=0.25)
@@ -242,5 +246,7 @@ def test_changed_copies_stand_behind_documents_and_none_of_what_is_held_out(
     copies = sum(changed(text) != text for text in read(plain))
     assert made.manifest["counterfactual"] == {"words": 2, "names": 0, "documents": copies}
     assert "counterfactual" not in plain.manifest | made.held_out.manifest
-    two = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "2", counterfactual=swaps, held_out=0.25, workers=2)
+    two = prepare(
+        [tmp_path / "text.txt"], tokenizer_folder, tmp_path / "2", counterfactual=swaps, held_out=0.25, workers=2
+    )
     assert two.manifest == made.manifest

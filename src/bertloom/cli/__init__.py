@@ -30,6 +30,7 @@ COMMANDS = {
     "fill": "Fill each [MASK] of a text.",
     "view": "Show what a model does with a text: heads, neurons, layers, hidden words, and why.",
     "probe": "What a model's heads look at, of the relations in a treebank.",
+    "bias": "What a model prefers where people differ, before and after.",
     "plan": "Say what a run will take before it is started.",
 }
 for _name, _help in COMMANDS.items():

@@ -19,23 +19,22 @@ PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers")}
 # `his or her`: both own the same.
 OR_THE_OTHER = re.compile(r"(?:\s+(?:or|and)\s+|/)(?:his|her)\b", re.IGNORECASE)
 # What cannot begin a noun phrase: after such a word a pronoun stood alone.
-ALONE = frozenset(
-    """
-    a about above after again against ahead alive all alone along already also although always am among an and any
-    anymore anything anyway apart are aren't around as ashamed aside at away back be because been before behind being
-    below beside between both but by can can't cannot come could couldn't did didn't die directly do does doesn't don't
-    down during each easily either enough especially even ever every everything exactly except feel find for forever
-    forward free from fully further get go had hadn't happy has hasn't have haven't he her here herself highly him
-    himself his home how however i if in inside instead into is isn't it its itself just know later many may maybe me
-    might mine more most much must my myself near never no nobody none nor not nothing now of off often okay on once one
-    only onto or our ourselves out outside over past perhaps personally please prior properly quickly quietly quite
-    really recently safely several she should shouldn't since slowly so some something sometimes soon still suddenly
-    tell than that the their them then there therefore these they think this those though through throughout till to
-    today together tomorrow tonight too toward towards twice under unless until up upon us very was wasn't we well were
-    weren't what whatever when whenever where whether which while who whom whose why will with within without won't
-    would wouldn't yesterday yet you your yourself
-    """.split()
-)
+ALONE = """
+a about above after again against ahead alive all alone along already also although always am among an and any
+anymore anything anyway apart are aren't around as ashamed aside at away back be because been before behind being
+below beside between both but by can can't cannot come could couldn't did didn't die directly do does doesn't don't
+down during each easily either enough especially even ever every everything exactly except feel find for forever
+forward free from fully further get go had hadn't happy has hasn't have haven't he her here herself highly him
+himself his home how however i if in inside instead into is isn't it its itself just know later many may maybe me
+might mine more most much must my myself near never no nobody none nor not nothing now of off often okay on once one
+only onto or our ourselves out outside over past perhaps personally please prior properly quickly quietly quite
+really recently safely several she should shouldn't since slowly so some something sometimes soon still suddenly
+tell than that the their them then there therefore these they think this those though through throughout till to
+today together tomorrow tonight too toward towards twice under unless until up upon us very was wasn't we well were
+weren't what whatever when whenever where whether which while who whom whose why will with within without won't
+would wouldn't yesterday yet you your yourself
+"""
+STAND_ALONE = frozenset(ALONE.split())
 
 
 def read_pairs(file: str | Path) -> list[tuple[str, str]]:
@@ -143,4 +142,4 @@ def _owns(text: str, end: int) -> bool:
     if following is None:
         # A quote, a bracket or a number may begin a thing; other signs, and the text's end, close a phrase.
         return bool(re.match(r"\s+[\"“'‘(\d]", text[end:]))
-    return following[0].rstrip("'’.").lower() not in ALONE
+    return following[0].rstrip("'’.").lower() not in STAND_ALONE

@@ -29,7 +29,7 @@ Paragraphs = Iterator[tuple[int, str | None]]
 
 @dataclass(frozen=True)
 class Passage:
-    """A run of paragraphs of one document, of bounded size; `last` closes it, `copied` is of a copy of the one before."""
+    """A run of paragraphs of one document, of bounded size; `last` closes it, `copied`: of a copy of the one before."""
 
     source: str
     line: int

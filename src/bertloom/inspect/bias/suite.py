@@ -1,0 +1,144 @@
+"""What every measure of bias shares: groups of its items, figures with bootstrap intervals, models beside each other.
+
+I items, M models, S draws.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bertloom.api import Model
+from bertloom.errors import InputError
+from bertloom.text.sources import ReadCounts, ReadOptions
+
+Array = npt.NDArray[Any]
+Item = TypeVar("Item")
+SAMPLES, TAIL = 1000, 2.5
+ALL = "all"
+
+
+class Suite(ABC, Generic[Item]):
+    """A published procedure: items are read, a model's outcomes of them are rows, and rows come to figures."""
+
+    # What a figure would be of a model without preference, by its name, and what it does not show.
+    neutral: ClassVar[Mapping[str, float]]
+    caution: ClassVar[str]
+    # Items that a group must have for a row of its own.
+    least: ClassVar[int] = 5
+
+    @abstractmethod
+    def read(self, files: Sequence[str], options: ReadOptions, counts: ReadCounts) -> list[Item]:
+        """The items of files; another form raises with its line."""
+
+    @abstractmethod
+    def outcomes(self, model: Model, items: Sequence[Item]) -> Array:
+        """(I, …) numbers of each item."""
+
+    @abstractmethod
+    def groups(self, items: Sequence[Item]) -> dict[str, Array]:
+        """(I,) whether an item belongs to a group, by its name, `all` first."""
+
+    @abstractmethod
+    def figures(self, outcomes: Array) -> dict[str, float]:
+        """What some items' outcomes come to."""
+
+    def drawn(self, outcomes: Array, rng: np.random.Generator) -> Array:
+        """(I,) numbers of a bootstrap's items."""
+        return rng.integers(0, len(outcomes), len(outcomes))
+
+    def exact(self, outcomes: Array, rng: np.random.Generator) -> dict[str, float]:
+        """Figures that have no interval."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value and the bounds of its interval of 95 %, `nan` where it has none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure of a group: each model's figure, and how far each but the first is from the first."""
+
+    group: str
+    measure: str
+    count: int
+    figures: list[Figure]
+    changes: list[Figure]
+
+
+def measured(
+    suite: Suite[Item],
+    models: Iterable[Model],
+    items: Sequence[Item],
+    seed: int = 0,
+    watch: Callable[[str], None] = lambda what: None,
+) -> list[Row]:
+    """Every group by every model; the intervals of changes are of the same draws for both."""
+    if not items:
+        raise InputError("no items are left to score, at least one needed")
+    found = []
+    for model in models:
+        watch(str(model.path))
+        found.append(suite.outcomes(model, items))
+    rows = []
+    for group, chosen in suite.groups(items).items():
+        if group == ALL or chosen.sum() >= suite.least:
+            rows += _rows(suite, group, [one[chosen] for one in found], seed)
+    return rows
+
+
+def _rows(suite: Suite[Any], group: str, found: list[Array], seed: int) -> list[Row]:
+    count, rng = len(found[0]), np.random.default_rng(seed)
+    values = [suite.figures(one) for one in found]
+    draws: list[list[dict[str, float]]] = []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for _ in range(SAMPLES):
+            chosen = suite.drawn(found[0], rng)
+            draws.append([suite.figures(one[chosen]) for one in found])
+    rows = []
+    for name in values[0]:
+        drawn = np.array([[one[name] for one in draw] for draw in draws])  # (S, M)
+        own = [one[name] for one in values]
+        figures = [_figure(value, column) for value, column in zip(own, drawn.T)]
+        changes = [_figure(value - own[0], column - drawn[:, 0]) for value, column in zip(own[1:], drawn.T[1:])]
+        rows.append(Row(group, name, count, figures, changes))
+    exact = [suite.exact(one, np.random.default_rng(seed)) for one in found]
+    for name in exact[0]:
+        own = [one[name] for one in exact]
+        figures, changes = (
+            [Figure(value, np.nan, np.nan) for value in one] for one in (own, np.subtract(own[1:], own[0]))
+        )
+        rows.append(Row(group, name, count, figures, changes))
+    return rows
+
+
+def _figure(value: float, drawn: Array) -> Figure:
+    # A draw in which a figure cannot be had (none of one kind in it) tells nothing.
+    known = drawn[~np.isnan(drawn)]
+    low, high = np.percentile(known, [TAIL, 100 - TAIL]) if len(known) else (np.nan, np.nan)
+    return Figure(float(value), float(low), float(high))
+
+
+def masks(names: Sequence[str]) -> dict[str, Array]:
+    """`all`, and a group for each name, in alphabetic order."""
+    known = np.array(names)
+    return {ALL: np.ones(len(names), bool), **{name: known == name for name in sorted(set(names))}}
+
+
+def one_file(files: Sequence[str], suite: str) -> str:
+    """The only file given."""
+    if len(files) != 1 or Path(files[0]).is_dir():
+        raise InputError(f"data: {', '.join(files)} given, one file of {suite} allowed")
+    return files[0]
