@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -234,13 +235,14 @@ def test_changed_copies_stand_behind_documents_and_none_of_what_is_held_out(
 
     def read(corpus: Corpus) -> list[str]:
         bounds = corpus.sentences[corpus.documents]
-        return [tokenizer.decode(corpus.tokens[one:two].tolist()) for one, two in zip(bounds, bounds[1:])]
+        return [tokenizer.decode(corpus.tokens[one:two].tolist()) for one, two in pairwise(bounds)]
 
     def changed(text: str) -> str:
         return text.replace("cat", "?").replace("dog", "cat").replace("?", "dog")
 
     plain = prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "p", held_out=0.25)
-    assert plain.held_out is not None and made.held_out is not None
+    assert plain.held_out is not None
+    assert made.held_out is not None
     assert read(made.held_out) == read(plain.held_out)
     assert read(made) == [one for text in read(plain) for one in dict.fromkeys((text, changed(text)))]
     copies = sum(changed(text) != text for text in read(plain))

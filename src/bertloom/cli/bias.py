@@ -36,7 +36,7 @@ def bias(
     suite
         The procedure whose data --data is.
     template
-        A sentence of your own with {} for a word, perhaps with an [attribute], as "{} is a [nurse].", instead of a suite.
+        A sentence of your own with {} for a word, perhaps with an [attribute]: "{} is a [nurse]."
     data
         The suite's files or folder, or for --template pairs of words, one a line.
     after

@@ -40,9 +40,10 @@ class Association(Suite[Target]):
 
     neutral: ClassVar = {"effect": 0.0}
     caution = (
-        "A positive effect is a link between the first target and the first attribute. None found is no proof that there is "
-        "none, for the words are few. Words' vectors are the input embeddings, not what the layers make of them in a text; "
-        "of sentences' May et al. (2019) found results inconsistent, whose cosines may not mean what those of words do."
+        "A positive effect is a link between the first target and the first attribute. None found is no proof that "
+        "there is none, for the words are few. Words' vectors are the input embeddings, not what the layers make of"
+        " them in a text; of sentences' May et al. (2019) found results inconsistent, whose cosines may not mean "
+        "what those of words do."
     )
 
     def __init__(self, sentences: bool):

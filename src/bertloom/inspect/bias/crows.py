@@ -39,8 +39,8 @@ class CrowsPairs(Suite[Pair]):
 
     neutral: ClassVar = {"stereotype, %": 50.0}
     caution = (
-        "It compares sentences about groups in the USA that crowd workers wrote; Blodgett et al. (2021) found many that "
-        "are unclear or not about a stereotype. 50 % may hide preferences that cancel out."
+        "It compares sentences about groups in the USA that crowd workers wrote; Blodgett et al. (2021) found many "
+        "that are unclear or not about a stereotype. 50 % may hide preferences that cancel out."
     )
 
     def read(self, files: Sequence[str], options: ReadOptions, counts: ReadCounts) -> list[Pair]:

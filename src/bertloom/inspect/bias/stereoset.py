@@ -51,8 +51,9 @@ class StereoSet(Suite[Cluster]):
 
     neutral: ClassVar = {"SS": 50.0, "LMS": 100.0, "ICAT": 100.0}
     caution = (
-        "It compares words that crowd workers in the USA chose; Blodgett et al. (2021) found many that are unclear or "
-        "not about a stereotype. ICAT is high for a model that knows English and prefers nothing among these words alone."
+        "It compares words that crowd workers in the USA chose; Blodgett et al. (2021) found many that are unclear "
+        "or not about a stereotype. ICAT is high for a model that knows English and prefers nothing among these "
+        "words alone."
     )
 
     def read(self, files: Sequence[str], options: ReadOptions, counts: ReadCounts) -> list[Cluster]:

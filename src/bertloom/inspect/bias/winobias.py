@@ -29,8 +29,8 @@ GENDERED = re.compile(rf"\b(?:{'|'.join(sorted(MALE | FEMALE))})\b", re.IGNORECA
 
 @dataclass(frozen=True)
 class Pronouns:
-    """A sentence with its pronoun at `span`, the one of the stereotype and the one of the other gender; at `others` stand
-    more that would give its gender away."""
+    """A sentence with its pronoun at `span`, the stereotype's and the one of the other gender; at `others` stand more
+    that would give its gender away."""
 
     place: Place
     text: str
