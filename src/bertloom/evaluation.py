@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,11 +121,11 @@ def _asked(ids: Ints, targets: dict[str, tuple[Ints, Ints]]) -> Example:
     return Example(ids, np.zeros(len(ids), np.int64), {**targets})
 
 
-def _log_probabilities(model: Model, examples: list[Example]) -> list[float]:
-    """Of each example the summed log probability of its labels."""
+def log_probabilities(model: Model, examples: Sequence[Example], gates: torch.Tensor | None = None) -> torch.Tensor:
+    """(B,) of each example the summed log probability of its labels; `gates` (B, L, N) is how much each head counts."""
     encoder = model.encoder
     word = encoder.embeddings.word.weight
-    batch = pack(examples).to(word.device)
+    batch = replace(pack(examples), gates=gates).to(word.device)
     states, totals = encoder(batch), torch.zeros(len(examples), dtype=torch.float64)
     sides = dict(zip(("next", "back"), encoder.sides(states)))
     for name, (rows, labels) in batch.targets.items():
@@ -136,8 +136,15 @@ def _log_probabilities(model: Model, examples: list[Example]) -> list[float]:
             logits = model.head("mlm")(found, word).float()
             chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
         owners = torch.repeat_interleave(torch.tensor([len(one.targets[name][0]) for one in examples]))
-        totals.index_add_(0, owners, chosen.double().cpu())
-    return totals.tolist()
+        totals = totals.index_add(0, owners, chosen.double().cpu())
+    return totals
+
+
+def asked_of(model: Model) -> Callable[[Ints, Model], Iterator[Example]]:
+    """The copies of a text in which a model is asked for each of its tokens, by what it learned."""
+    if "mlm" not in model.trained and "rtd" in model.trained:
+        return _as_it_is
+    return _masked if model.config.direction == "both" else _in_turn
 
 
 def log_likelihoods(
@@ -158,9 +165,7 @@ def log_likelihoods(
         if not 0 < len(one) <= longest:
             said = f"text of {len(one):,} tokens, 1 to {longest} allowed: {texts[number][:60]!r}"
             raise InputError(said, places[number] if places else None)
-    kind = _masked if model.config.direction == "both" else _in_turn
-    if "mlm" not in model.trained and "rtd" in model.trained:
-        kind = _as_it_is
+    kind = asked_of(model)
     # Sorted by length, so that the blocks of the attention are full.
     order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
 
@@ -183,7 +188,7 @@ def summed(model: Model, examples: Iterable[tuple[int, Example]], size: int) -> 
 
     def flush() -> None:
         owners, copies = zip(*held)
-        np.add.at(totals, list(owners), _log_probabilities(model, list(copies)))
+        np.add.at(totals, list(owners), log_probabilities(model, copies).numpy())
 
     for owner, example in examples:
         held.append((owner, example))

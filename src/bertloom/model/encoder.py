@@ -79,10 +79,12 @@ def norm(config: EncoderConfig, width: int) -> nn.LayerNorm:
 
 @dataclass(frozen=True)
 class Look:
-    """How a layer looks at a sequence: the window of its tokens, and the base of its rotary positions."""
+    """How a layer looks at a sequence: the window of its tokens, the base of its rotary positions, and (B, N) how much
+    of each head counts."""
 
     window: Window = EVERYWHERE
     theta: float | None = None
+    gates: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -110,6 +112,8 @@ class Attention(nn.Module):
             mixed = attend.varlen_attention(qkv, batch, look.window)
         else:
             mixed = attend.attention(qkv, q, attend.parts(batch, read, look.window), rate)
+        if look.gates is not None:
+            mixed = mixed * look.gates[batch.owners(read)][:, :, None]
         residual = x if read is None else x[read]
         total = linear_dropout_add(mixed.reshape(-1, x.shape[1]), self.output, residual, self.rate * self.training)
         return total if self.first else self.norm(total)
@@ -188,7 +192,9 @@ class TwoSides(nn.Module):
     ) -> Tensor:
         """(T, D), or (R, D) where rows are read."""
         seen = [None if into is None else Insides(half) for half in x.chunk(2, 1)]
-        looks = (look, Look(look.window[::-1], look.theta))
+        gates = (None, None) if look.gates is None else look.gates.chunk(2, 1)
+        windows = (look.window, look.window[::-1])
+        looks = [Look(window, look.theta, one) for window, one in zip(windows, gates)]
         states = [
             side(half, batch, way, read, found)
             for side, half, way, found in zip((self.left, self.right), x.chunk(2, 1), looks, seen)
@@ -283,6 +289,8 @@ class Encoder(nn.Module):
             trace.append(Insides(x))
         for number, (weights_of, look) in enumerate(zip(self.order, self.looks), 1):
             into = Insides(x)
+            if batch.gates is not None:
+                look = replace(look, gates=batch.gates[:, number - 1])
             last = number == len(self.order) and trace is None
             x = self.layers[weights_of](x, batch, look, batch.read if last else None, into if looked else None)
             if trace is not None:

@@ -40,7 +40,7 @@ class Batch:
 
     `read` (R,) are the rows that heads look at, in order; None means all. `targets` holds, by name, rows of the
     encoder's output and labels, both (M,) or the labels (M, …). `groups` is how many of the sequences, in order, each
-    example is made of.
+    example is made of. `gates` (B, L, N) is how much of what each head brings counts, 1 for all of it, None for all.
     """
 
     input_ids: Tensor
@@ -50,6 +50,7 @@ class Batch:
     read: Tensor | None = None
     targets: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     groups: tuple[int, ...] = ()
+    gates: Tensor | None = None
 
     @cached_property
     def starts(self) -> Tensor:
@@ -91,6 +92,11 @@ class Batch:
         edges = torch.tensor([block.start for block in self.blocks(window)] + [len(self.input_ids)])
         return [int(bound) for bound in torch.searchsorted(self.read.cpu(), edges)]
 
+    def owners(self, read: Tensor | None) -> Tensor:
+        """(R,) the sequence of each of some rows, (T,) of all where none are named."""
+        rows = torch.arange(len(self.input_ids), device=self.input_ids.device) if read is None else read
+        return torch.searchsorted(self.starts, rows, right=True) - 1
+
     def turns(self, theta: float, size: int) -> tuple[Tensor, Tensor]:
         """(T, size / 2) cosines and sines of rotary positions of a base (Su et al. 2021, §3.2)."""
         if (theta, size) not in self._turns:
@@ -114,6 +120,7 @@ class Batch:
             position_ids=self.position_ids.to(device, non_blocking=True),
             read=None if self.read is None else self.read.to(device, non_blocking=True),
             targets={name: (rows.to(device), labels.to(device)) for name, (rows, labels) in self.targets.items()},
+            gates=None if self.gates is None else self.gates.to(device),
         )
 
 

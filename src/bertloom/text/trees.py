@@ -29,6 +29,17 @@ class Tree:
         return " ".join(self.words)
 
     @property
+    def depths(self) -> list[int]:
+        """How many words stand above each, none above the root; of one in a circle so many as are in it."""
+        found = []
+        for word in range(len(self.words)):
+            above = [word]
+            while (head := self.heads[above[-1]]) >= 0 and head not in above:
+                above.append(head)
+            found.append(len(above) - 1)
+        return found
+
+    @property
     def spans(self) -> list[tuple[int, int]]:
         """Where each word stands in the text."""
         found, start = [], 0

@@ -8,8 +8,9 @@ import pytest
 import bertloom
 from bertloom.api import Model
 from bertloom.errors import InputError
-from bertloom.inspect import heads as probing
-from bertloom.inspect.heads import DIRECTIONS, draw, heads, told, untrained
+from bertloom.inspect.probe import heads as probing
+from bertloom.inspect.probe.heads import DIRECTIONS, draw, heads, told
+from bertloom.inspect.probe.reading import untrained
 from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts, ReadOptions
 from bertloom.text.trees import Tree, trees
@@ -91,7 +92,7 @@ def test_habits_are_means_over_tokens(model: Model) -> None:
 def test_what_cannot_be_asked_is_counted_or_refused(model: Model) -> None:
     long = tree("cat " * 600, [*([1] * 1), -1, *([1] * 598)], "x " * 600)
     found = heads(model, [*TREES, long], least=1)
-    assert found.counts.mended["sentence of more than 510 tokens, left out"] == 1
+    assert found.counts.mended["text of more than 510 tokens, left out"] == 1
     with pytest.raises(InputError, match="no sentence is left that the model can read"):
         heads(model, [long])
     with pytest.raises(InputError, match="no relation of 100 words or more"):

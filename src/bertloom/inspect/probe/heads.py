@@ -5,28 +5,22 @@ L layers, N heads, n words or tokens of a sentence, S sentences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.files import whole_file
-from bertloom.model.encoder import Encoder, Insides
-from bertloom.model.init import randomise
-from bertloom.model.packed import pack
-from bertloom.text.sequence import room, sequence
+from bertloom.inspect.probe import reading
+from bertloom.inspect.probe.reading import Array
 from bertloom.text.sources import ReadCounts
 from bertloom.text.trees import Tree
 
-Array = npt.NDArray[Any]
 # Which way a head looks: from a word to its head, or from the head to the word.
 DIRECTIONS = ("to head", "to dependent")
 # Fixed offsets that are tried, up to so many words either way.
@@ -34,8 +28,6 @@ FARTHEST = 15
 OFFSETS = [step for step in range(-FARTHEST, FARTHEST + 1) if step]
 # Relations that no head is asked for (§4.2).
 LEFT_OUT = ("root", "punct")
-SAMPLES, INTERVAL = 1000, 95
-TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class Heads:
 
 
 @dataclass
-class _Seen:
+class _Hits:
     """Of each sentence how many words of a relation were found (S, 2 L N heads and offsets), and how many there are."""
 
     hits: list[Array] = field(default_factory=list)
@@ -82,61 +74,28 @@ def heads(model: Model, given: Iterable[Tree], least: int = 20, seed: int = 0) -
 
     Sentences that are longer than the model reads, and words that its vocabulary makes nothing of, are counted.
     """
-    counts, seen = ReadCounts(), dict[str, _Seen]()
+    counts, found = ReadCounts(), dict[str, _Hits]()
     sums: dict[str, Array] = {}
     number = words = tokens = 0
-    for tree, one, places, attentions in _attended(model, given, counts):
-        number, words, tokens = number + 1, words + len(tree.words), tokens + len(one)
-        for name, value in _habits(attentions, one, model).items():
+    for one in reading.seen(model, given, counts):
+        tree, attentions = one.source, one.attentions
+        number, words, tokens = number + 1, words + len(tree.words), tokens + len(one.example)
+        for name, value in habits(attentions, one.example, model).items():
             sums[name] = sums.get(name, 0) + value
-        _count(tree, _by_words(attentions, tree, places), seen, counts)
+        # To a word the sum over its pieces, from it their mean (§4.1).
+        to = one.to_words(tree.spans)
+        _count(tree, reading.means(to) @ attentions @ to.T, found, counts)
     if not number:
         raise InputError("no sentence is left that the model can read, at least one needed")
     shape = sums["entropy"].shape
-    found = [_relation(name, one, shape, seed) for name, one in seen.items() if sum(one.sizes) >= least]
-    if not found:
+    relations = [_relation(name, one, shape, seed) for name, one in found.items() if sum(one.sizes) >= least]
+    if not relations:
         raise InputError(f"no relation of {least} words or more in the file; --least asks for fewer")
-    found.sort(key=lambda one: (one.name != "all", -one.count, one.name))
-    return Heads(found, {name: one / tokens for name, one in sums.items()}, number, words, counts)
+    relations.sort(key=lambda one: (one.name != "all", -one.count, one.name))
+    return Heads(relations, {name: one / tokens for name, one in sums.items()}, number, words, counts)
 
 
-@torch.no_grad()
-def _attended(
-    model: Model, given: Iterable[Tree], counts: ReadCounts
-) -> Iterator[tuple[Tree, Example, Sequence[tuple[int, int]], Array]]:
-    """Each tree with its example, where its pieces stand in the text, and attentions (L, N, n, n)."""
-    special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
-    stream = iter(given)
-    while part := list(islice(stream, TOGETHER)):
-        pieces = model.tokenizer.pieces([tree.text for tree in part])
-        counts.mended[f"sentence of more than {most} tokens, left out"] += sum(len(ids) > most for ids, _ in pieces)
-        whole = [
-            (tree, Example(*sequence(special, ids)), places)
-            for tree, (ids, places) in zip(part, pieces)
-            if 0 < len(ids) <= most
-        ]
-        if not whole:
-            continue
-        insides: list[Insides] = []
-        model.encoder(pack([one for _, one, _ in whole]).to(model.encoder.embeddings.word.weight.device), trace=insides)
-        for number, (tree, one, places) in enumerate(whole):
-            attentions = torch.stack([layer.attentions[number] for layer in insides[1:]])
-            yield tree, one, places, attentions.float().cpu().numpy()
-
-
-def _by_words(attentions: Array, tree: Tree, places: Sequence[tuple[int, int]]) -> Array:
-    """(L, N, n, n) between words: to a word the sum over its pieces, from it their mean (§4.1), else nan."""
-    starts = [start for start, _ in tree.spans]
-    owner = np.searchsorted(starts, [start for start, _ in places], "right") - 1
-    to = np.zeros((len(tree.words), attentions.shape[-1]), np.float32)
-    to[owner, np.arange(len(owner)) + 1] = 1
-    sizes = to.sum(1, keepdims=True)
-    mean = np.divide(to, sizes, out=np.full_like(to, np.nan), where=sizes > 0)
-    made: Array = mean @ attentions @ to.T
-    return made
-
-
-def _count(tree: Tree, words: Array, seen: dict[str, _Seen], counts: ReadCounts) -> None:
+def _count(tree: Tree, words: Array, found: dict[str, _Hits], counts: ReadCounts) -> None:
     """Add what every head and every offset finds of a sentence's relations."""
     size = len(tree.words)
     there = ~np.isnan(words[0, 0, :, 0])
@@ -157,24 +116,20 @@ def _count(tree: Tree, words: Array, seen: dict[str, _Seen], counts: ReadCounts)
     right = best[:, dependents] == wanted  # (2 L N + offsets, asked)
     names = np.array([relation for _, _, relation in asked])
     for name in ("all", *dict.fromkeys(names)):
-        one = seen.setdefault(name, _Seen())
+        one = found.setdefault(name, _Hits())
         chosen = slice(None) if name == "all" else names == name
         own = right[:, chosen]
         one.hits.append(own.sum(1))
         one.sizes.append(own.shape[1])
 
 
-def _relation(name: str, seen: _Seen, shape: tuple[int, ...], seed: int) -> Relation:
+def _relation(name: str, seen: _Hits, shape: tuple[int, ...], seed: int) -> Relation:
     hits, sizes = np.stack(seen.hits), np.array(seen.sizes)
     shares = hits.sum(0) / sizes.sum()
     heads, offsets = shares[: 2 * shape[0] * shape[1]], shares[2 * shape[0] * shape[1] :]
     best, step = int(heads.argmax()), int(offsets.argmax())
     way, layer, head = np.unravel_index(best, (2, *shape))
-    draws = np.random.default_rng(seed).integers(0, len(sizes), (SAMPLES, len(sizes)))
-    columns = [best, len(heads) + step]
-    drawn = hits[:, columns][draws].sum(1) / sizes[draws].sum(1)[:, None]
-    tail = (100 - INTERVAL) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    low, high = reading.bounds(hits[:, [best, len(heads) + step]], sizes, seed)
     return Relation(
         name=name,
         count=int(sizes.sum()),
@@ -189,7 +144,7 @@ def _relation(name: str, seen: _Seen, shape: tuple[int, ...], seed: int) -> Rela
     )
 
 
-def _habits(attentions: Array, example: Example, model: Model) -> dict[str, Array]:
+def habits(attentions: Array, example: Example, model: Model) -> dict[str, Array]:
     """Summed over a sentence's tokens (L, N): entropy in nats, distance in tokens, share on [CLS] and on [SEP] (§3)."""
     places = np.arange(len(example))
     special = model.tokenizer.special
@@ -202,24 +157,20 @@ def _habits(attentions: Array, example: Example, model: Model) -> dict[str, Arra
     }
 
 
-def untrained(model: Model, seed: int = 0) -> Model:
-    """The model with random weights, matrices of deviation 0.02 as BERT's began, which a probe is compared with."""
-    encoder = Encoder(model.config)
-    randomise(encoder, 0.02, torch.Generator().manual_seed(seed))
-    encoder.to(model.encoder.embeddings.word.weight.device)
-    return Model(encoder, torch.nn.ModuleDict(), model.tokenizer, {}, model.path)
-
-
 def draw(found: Heads, path: Path, most: int = 11) -> None:
     """A map of heads for each of the most frequent relations, and for each habit."""
-    from matplotlib.figure import Figure
-
     maps = [
         (f"{one.name}: {one.accuracy:.0%}, offset {one.offset_accuracy:.0%}", one.accuracies.max(0), 1.0)
         for one in found.relations[: most + 1]
     ]
-    maps += [(name, one, float(one.max())) for name, one in found.habits.items()]
-    columns = 4
+    draw_maps([*maps, *((name, one, float(one.max())) for name, one in found.habits.items())], path)
+
+
+def draw_maps(maps: Sequence[tuple[str, Array, float]], path: Path) -> None:
+    """Maps of heads (L, N) with a title each and the value that is darkest."""
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(maps))
     rows = -(-len(maps) // columns)
     figure = Figure((2.6 * columns, 2.1 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()

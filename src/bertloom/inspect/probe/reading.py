@@ -1,0 +1,132 @@
+"""Texts through a model, looked into; and what figures of them are sure of.
+
+L layers, N heads, D hidden size, n tokens or words of a text, S texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bertloom.api import Model
+from bertloom.errors import InputError
+from bertloom.example import Example
+from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.init import randomise
+from bertloom.model.packed import pack
+from bertloom.text.sequence import room, sequence
+from bertloom.text.sources import ReadCounts
+
+Array = npt.NDArray[Any]
+Span = tuple[int, int]
+SAMPLES, INTERVAL = 1000, 95
+TOGETHER = 32
+# Of a picture's kinds.
+PICTURES = (".png", ".svg")
+
+
+class HasText(Protocol):
+    """What can be read through a model."""
+
+    @property
+    def text(self) -> str:
+        """As it is written."""
+
+
+Source = TypeVar("Source", bound=HasText)
+
+
+@dataclass(frozen=True)
+class Seen(Generic[Source]):
+    """A text with its example, where its pieces stand in it, and what every layer made of it."""
+
+    source: Source
+    example: Example
+    places: Sequence[Span]
+    insides: Sequence[Insides]
+    number: int
+    rows: slice
+
+    @property
+    def attentions(self) -> Array:
+        """(L, N, n, n)."""
+        return torch.stack([one.attentions[self.number] for one in self.insides[1:]]).float().cpu().numpy()
+
+    @property
+    def states(self) -> Array:
+        """(1 + L, n, D) of the embeddings and every layer."""
+        return torch.stack([one.hidden_states[self.rows] for one in self.insides]).float().cpu().numpy()
+
+    def to_words(self, words: Sequence[Span]) -> Array:
+        """(words, n) which tokens are pieces of each word of the text."""
+        to = np.zeros((len(words), len(self.example)), np.float32)
+        starts = [start for start, _ in self.places]
+        owner = np.searchsorted([start for start, _ in words], starts, "right") - 1
+        for piece, (start, word) in enumerate(zip(starts, owner.tolist()), 1):
+            if word >= 0 and start < words[word][1]:
+                to[word, piece] = 1
+        return to
+
+
+@torch.no_grad()
+def seen(model: Model, given: Iterable[Source], counts: ReadCounts) -> Iterator[Seen[Source]]:
+    """Each text that a model reads whole; longer ones are counted and left out."""
+    special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
+    stream = iter(given)
+    while part := list(islice(stream, TOGETHER)):
+        pieces = model.tokenizer.pieces([one.text for one in part])
+        counts.mended[f"text of more than {most} tokens, left out"] += sum(len(ids) > most for ids, _ in pieces)
+        whole = [
+            (one, Example(*sequence(special, ids)), places)
+            for one, (ids, places) in zip(part, pieces)
+            if 0 < len(ids) <= most
+        ]
+        if not whole:
+            continue
+        insides: list[Insides] = []
+        model.encoder(pack([one for _, one, _ in whole]).to(model.encoder.embeddings.word.weight.device), trace=insides)
+        start = 0
+        for number, (one, example, places) in enumerate(whole):
+            yield Seen(one, example, places, insides, number, slice(start, start + len(example)))
+            start += len(example)
+
+
+def means(to: Array) -> Array:
+    """(words, n) shares of each word's pieces, nan for a word that has none."""
+    sizes = to.sum(1, keepdims=True)
+    made: Array = np.divide(to, sizes, out=np.full_like(to, np.nan), where=sizes > 0)
+    return made
+
+
+def bounds(hits: Array, sizes: Array, seed: int) -> tuple[Array, Array]:
+    """Bounds (K,) of shares of which S texts have `hits` (S, K) among `sizes` (S,), by drawing texts."""
+    draws = np.random.default_rng(seed).integers(0, len(sizes), (SAMPLES, len(sizes)))
+    drawn = hits[draws].sum(1) / sizes[draws].sum(1)[:, None]
+    tail = (100 - INTERVAL) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def untrained(model: Model, seed: int = 0) -> Model:
+    """The model with random weights, matrices of deviation 0.02 as BERT's began, which a probe is compared with."""
+    encoder = Encoder(model.config)
+    randomise(encoder, 0.02, torch.Generator().manual_seed(seed))
+    encoder.to(model.encoder.embeddings.word.weight.device)
+    return Model(encoder, torch.nn.ModuleDict(), model.tokenizer, {}, model.path)
+
+
+def require_picture(path: Path | None) -> None:
+    """Raise where a name is not a picture's, or taken."""
+    from bertloom.files import TAKEN
+
+    if path is not None and path.suffix not in PICTURES:
+        raise InputError(f"output: {path.name!r} given, a name in .png or .svg allowed")
+    if path is not None and path.exists():
+        raise InputError(TAKEN, path)
