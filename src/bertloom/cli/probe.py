@@ -254,8 +254,12 @@ class _Coreference:
 
         rows = [(f"{found.best.name} ({ARROWS[found.way]})", _share(found.best.accuracy, found.best.interval))]
         if without is not None:
-            rows.append((f"random weights, {without.best.name}", _share(without.best.accuracy, without.best.interval)))
-        rows += [(one.name, _share(one.accuracy, one.interval)) for one in found.baselines]
+            rows += [
+                (f"random weights, {one.name}", _share(one.accuracy, one.interval))
+                for one in (without.best, without.others[0])
+            ]
+        rows[1:1] = [(found.others[0].name, _share(found.others[0].accuracy, found.others[0].interval))]
+        rows += [(one.name, _share(one.accuracy, one.interval)) for one in found.others[1:]]
         title = f"{found.mentions:,} mentions in {found.texts:,} texts; ± is half of the 95 % interval"
         print_table(title, ["finds what is meant", "right, %"], rows)
 

@@ -22,6 +22,8 @@ from bertloom.text.bracketed import Mentioned, Span
 from bertloom.text.sources import ReadCounts
 
 BASELINES = ("chance", "nearest", "same head word, else nearest")
+# The best head is chosen among hundreds on what it is measured on; this is what is left where it is not.
+CROSSED = "chosen on the other half"
 # Ways a head looks: from the mention to what it means, or back.
 WAYS = ("to antecedent", "to mention")
 
@@ -37,12 +39,12 @@ class Rule:
 
 @dataclass
 class Coreference:
-    """The best head, from 1, its way, its rule and the baselines; (2, L, N) every head's accuracy by `WAYS`."""
+    """The best head, from 1, its way, its rule, others beside it; every head's accuracy (2, L, N) by `WAYS`."""
 
     head: tuple[int, int]
     way: str
     best: Rule
-    baselines: list[Rule]
+    others: list[Rule]
     accuracies: Array
     mentions: int
     texts: int
@@ -88,13 +90,26 @@ def _summed(hits: Array, sizes: Array, shape: Sequence[int], seed: int, counts: 
     size = 2 * shape[0] * shape[1]
     best = int(shares[:size].argmax())
     columns = [best, *range(size, size + len(BASELINES))]
-    low, high = reading.bounds(hits[:, columns], sizes, seed)
     way, layer, head = (int(one) for one in np.unravel_index(best, (2, *shape)))
     names = [f"head {layer + 1}-{head + 1}", *BASELINES]
+    names[1:1], columns[1:1] = [CROSSED], [hits.shape[1]]
+    hits = np.concatenate([hits, _crossed(hits[:, :size], sizes)[:, None]], 1)
+    low, high = reading.bounds(hits[:, columns], sizes, seed)
+    shares = hits.sum(0) / sizes.sum()
     rules = [Rule(name, float(shares[at]), (float(a), float(b))) for name, at, a, b in zip(names, columns, low, high)]
     accuracies = shares[:size].reshape(2, *shape)
     place = (layer + 1, head + 1)
     return Coreference(place, WAYS[way], rules[0], rules[1:], accuracies, int(sizes.sum()), len(sizes), counts)
+
+
+def _crossed(hits: Array, sizes: Array) -> Array:
+    """(S,) what is found in either half of the texts by the head that was best in the other."""
+    half = len(hits) // 2
+    if not half:
+        return np.asarray(hits.max(1))
+    halves = (slice(None, half), slice(half, None))
+    best = [int((hits[one].sum(0) / sizes[one].sum()).argmax()) for one in halves]
+    return np.concatenate([hits[halves[0], best[1]], hits[halves[1], best[0]]])
 
 
 def _phrases(texts: Sequence[Mentioned]) -> re.Pattern[str]:
@@ -148,7 +163,7 @@ def told(found: Coreference) -> dict[str, Any]:
         "layer": found.head[0], "head": found.head[1], "way": found.way,
         "rules": [
             {"rule": one.name, "accuracy": one.accuracy, "interval": list(one.interval)}
-            for one in (found.best, *found.baselines)
+            for one in (found.best, *found.others)
         ],
         "accuracies": found.accuracies.tolist(),
     }  # fmt: skip
