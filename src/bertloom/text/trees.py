@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bertloom.errors import InputError
 from bertloom.text.conll import COLUMNS, Token, is_universal, sentences
-from bertloom.text.records import Place
+from bertloom.text.records import Place, require_file
 from bertloom.text.sources import ReadCounts, ReadOptions
 
 _ID, _FORM, _UPOS, _HEAD, _DEPREL = (COLUMNS.index(name) for name in ("id", "form", "upos", "head", "deprel"))
@@ -54,6 +54,7 @@ def trees(source: str, options: ReadOptions, counts: ReadCounts) -> Iterator[Tre
 
     Words that stand for several tokens, and tokens that stand for none, are passed over.
     """
+    require_file(source)
     if not is_universal(source):
         raise InputError("given, a file of CoNLL-U in .conllu allowed", source)
     for tokens in sentences(source, options, counts):
