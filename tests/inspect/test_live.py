@@ -37,6 +37,17 @@ def test_what_a_page_has_no_room_for_is_answered(client, model: Model) -> None: 
     assert "tokens" in client.post("/ranked", json={"text": TEXT, "place": 2, "word": "a b"}).json()["said"]
 
 
+def test_what_is_put_for_a_hidden_token_is_explained(client, model: Model) -> None:  # type: ignore[no-untyped-def]
+    found = client.post("/why", json={"text": TEXT, "place": 2}).json()
+    filled = view(model, "In [MASK] garden.")
+    want = filled.about["reasons"][0]
+    assert (found["name"], found["places"]) == (want["name"], [2])
+    assert (found["before"], found["after"]) == pytest.approx((want["before"], want["after"]), abs=1e-4)
+    assert sum(found["added"]) == pytest.approx(found["after"] - found["before"], abs=0.05)
+    assert sum(found["rollout"]) == pytest.approx(1, abs=1e-4)
+    assert client.post("/why", json={"text": TEXT, "place": 99}).status_code == 422
+
+
 def test_bad_questions_are_answered_in_one_line(client) -> None:  # type: ignore[no-untyped-def]
     long = client.post("/look", json={"text": "cat " * 600, "second": "the"})
     assert (long.status_code, long.json()["detail"].split(":")[0]) == (422, "text of 1,201 tokens, at most 509 allowed")

@@ -167,6 +167,27 @@ def test_why_a_class_was_given(opened: Opener, model: Model) -> None:
     page.wait_for_selector("text=if attention is all that moves it")
 
 
+def test_why_a_hidden_token_was_put(opened: Opener, model: Model) -> None:
+    page = opened(model, "In the garden.", None)
+    tokens = page.evaluate("data.tokens")
+    assert len(tokens) <= 16
+    turn(page, "mask")
+    page.click('[data-place="2"]')
+    page.click("#ask-why")
+    best = model.fill("In [MASK] garden.", top=1)[0][0].token
+    assert page.inner_text("#why-hidden").startswith(f"why {best}")
+    chips = page.locator("#reasons .token").all_text_contents()
+    assert chips[2] == "[MASK]"
+    assert [one for n, one in enumerate(chips) if n != 2] == [one for n, one in enumerate(tokens) if n != 2]
+    page.select_option("#way", "rollout")
+    page.hover("#reasons .token >> nth=3")
+    assert "%" in page.inner_text("#why-said")
+    turn(page, "why")
+    page.select_option("#target", "1")
+    assert f"{best}, at 2 {tokens[2]}, hidden" in page.inner_text("#target")
+    assert "[MASK]" in page.inner_text("#reasons")
+
+
 def test_light_dark_and_a_phones_width(opened: Opener, model: Model) -> None:
     colours = set()
     for scheme in ("light", "dark"):
@@ -183,7 +204,7 @@ def test_light_dark_and_a_phones_width(opened: Opener, model: Model) -> None:
 
 
 def test_a_view_that_is_missing_says_why(opened: Opener, model: Model) -> None:
-    page = opened(model, "No mask in it.", None)
+    page = opened(model, "No mask in this rather long text.", None)
     turn(page, "why")
     assert "Nothing to ask of this text" in page.inner_text("#panel")
 

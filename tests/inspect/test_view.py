@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import bertloom
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.inspect.view import View, view
+from bertloom.model.encoder import Encoder
+from bertloom.text.vocabulary import train_vocabulary
+from tests.conftest import small
 from tests.inspect.conftest import DIRECTIONS, loaded, tuned
 
 TEXT = "The [MASK] </script> & <b>cat</b> 🙂 lives in 한국어 שלום {{SCRIPT}}."
@@ -46,6 +50,16 @@ def test_a_page_holds_what_the_model_does(name: str, runs: dict[str, Path]) -> N
     assert data_of(made.html())["text"] == TEXT
     assert made.html().count("</script>") == 2
     assert not re.findall(r'(?:src|href)="?https?:', made.html())
+
+
+def test_letters_that_are_several_tokens_are_spelt_once() -> None:
+    tokenizer = train_vocabulary(["In the garden a cat sleeps."] * 4, 280, kind="bpe")
+    config = small(vocab_size=len(tokenizer), pad_token_id=0)
+    model = Model(Encoder(config), torch.nn.ModuleDict(), tokenizer, {}, Path("x"))
+    made = view(model, "a 🙂 cat 한", "🙂🙂")
+    assert len(made.tokens) > 12, "bytes are tokens"
+    spelt = [one for one, alone in zip(made.about["spellings"], made.about["special"]) if not alone]
+    assert "".join(spelt).replace(" ", "") == "a🙂cat한🙂🙂"
 
 
 def test_words_are_spelt_as_the_user_spells_them(model: Model) -> None:

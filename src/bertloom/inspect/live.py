@@ -9,7 +9,8 @@ from typing import Any
 
 from bertloom.api import Model
 from bertloom.errors import InputError
-from bertloom.inspect import named
+from bertloom.example import Example
+from bertloom.inspect import named, why
 from bertloom.inspect.page import page
 from bertloom.inspect.view import TOP_HIDDEN, View, view
 
@@ -41,7 +42,7 @@ class Rank(Hide):
 
 
 def application(model: Model, text: str, second: str | None) -> Any:
-    """The ASGI application: the page, and its three questions."""
+    """The ASGI application: the page, and its questions."""
     try:
         from fastapi import FastAPI, HTTPException, Request
         from fastapi.responses import HTMLResponse, JSONResponse
@@ -77,6 +78,14 @@ def application(model: Model, text: str, second: str | None) -> Any:
             "share": float(found.own_probability[0]),
         }
 
+    @app.post("/why")
+    def explained(asked: Hide) -> dict[str, Any]:
+        found = why.hidden_reasons(model, _placed(asked), asked.place)
+        return {
+            "name": found.name, "places": found.places, "before": found.before, "after": found.after,
+            "added": found.added.tolist(), "rollout": found.rollout.tolist(),
+        }  # fmt: skip
+
     @app.post("/ranked")
     def ranked(asked: Rank) -> dict[str, str]:
         ids = model.tokenizer.ids([asked.word])[0]
@@ -89,10 +98,13 @@ def application(model: Model, text: str, second: str | None) -> Any:
         return {"said": f"number {rank:,} of {model.config.vocab_size:,}, {100 * share:.2g} %"}
 
     def _hidden(asked: Hide) -> named.Hidden:
+        return named.hidden(model, _placed(asked), [asked.place], TOP_HIDDEN)
+
+    def _placed(asked: Hide) -> Example:
         example = model.whole(asked.text, asked.second)
         if not 0 < asked.place < len(example) - 1:
             raise HTTPException(422, f"place: {asked.place} given, 1 to {len(example) - 2} allowed")
-        return named.hidden(model, example, [asked.place], TOP_HIDDEN)
+        return example
 
     return app
 

@@ -28,6 +28,8 @@ from bertloom.text.tokenizer import SPECIAL
 
 # Candidates for a layer's and for a hidden token; texts of more tokens are not hidden and explained ahead.
 TOP_LAYER, TOP_HIDDEN, MOST_HIDDEN, MOST_ASKED = 5, 20, 128, 16
+# Of a text of so many tokens what is put for each one hidden is explained too.
+MOST_EXPLAINED = 16
 # Bytes of a page, and of the ranks of all words for hidden tokens.
 BUDGET, RANKS = 7_500_000, 2_500_000
 # A thumbnail's side; the brightest weight of each of its squares is shown.
@@ -110,6 +112,7 @@ def view(model: Model, text: str, second: str | None = None, budget: int = BUDGE
         "layers": len(insides) - 1,
         "heads": len(insides[1].attentions[0]),
         "size": model.config.head_size,
+        "task": model.task is not None,
         "missing": {},
     }
     arrays: Arrays = {}
@@ -145,7 +148,7 @@ def _words(
     begins = model.tokenizer.starts_word[example.input_ids] | special
     begins[1:] |= special[:-1]
     found = [(given, span) for given in (text, second) if given is not None for span in model.tokenizer.spans(given)]
-    places = iter(found)
+    places, last = iter(found), ("", 0)
     shown = model.tokenizer.shown(example.input_ids.tolist())
     spelt = []
     for token, alone in zip(shown, special):
@@ -153,7 +156,10 @@ def _words(
             spelt.append(token)
             continue
         given, (start, end) = next(places)
-        spelt.append(given[start:end])
+        # A letter that is several tokens is spelt by the first.
+        first = max(start, last[1]) if given is last[0] else start
+        spelt.append(given[first:end])
+        last = given, end
     return (np.cumsum(begins) - 1).tolist(), spelt
 
 
@@ -216,14 +222,26 @@ def _asked(model: Model, example: Example, insides: Sequence[Insides], about: di
         about["missing"]["why"] = "This model's head stands on frozen features, through which no gradient goes."
         return
     targets = why.targets(model, example)[:MOST_ASKED]
-    if not targets:
+    found = [why.reasons(model, example, one, insides) for one in targets]
+    own = [place for one in targets for place in one.places]
+    hidden = [] if model.task else [place for place in about.get("hidden", []) if place not in own]
+    if len(example) <= MOST_EXPLAINED:
+        found += [why.hidden_reasons(model, example, place) for place in hidden]
+    if not found:
         about["missing"]["why"] = (
-            "Nothing to ask of this text: a [MASK] in it, or a fine-tuned model's answer, can be explained."
+            "Nothing to ask of this text: a [MASK] in it, or a fine-tuned model's answer, can be explained. "
+            f"Of texts up to {MOST_EXPLAINED} tokens each one hidden is explained ahead; bertloom view --port explains any."
         )
         return
-    found = [why.reasons(model, example, one, insides) for one in targets]
     about["reasons"] = [
-        {"name": one.name, "places": one.places, "before": one.before, "after": one.after} for one in found
+        {
+            "name": one.name,
+            "places": one.places,
+            "before": one.before,
+            "after": one.after,
+            "hidden": number >= len(targets),
+        }
+        for number, one in enumerate(found)
     ]
     arrays |= {
         "added": packed(np.stack([one.added for one in found])),

@@ -70,6 +70,17 @@ def reasons(model: Model, example: Example, target: Target, insides: Sequence[In
     )
 
 
+def hidden_reasons(model: Model, example: Example, place: int) -> Reasons:
+    """The reasons of what the model puts for one token of a text that is hidden."""
+    ids = example.input_ids.copy()
+    ids[place] = model.tokenizer.special.mask
+    copy, insides = Example(ids, example.segment_ids), list[Insides]()
+    with torch.no_grad():
+        model.encoder(pack([copy]).to(model.encoder.embeddings.word.weight.device), trace=insides)
+        best = int(_named(model, [copy], [place])[0, 0].argmax())
+    return reasons(model, copy, filled(model, place, best, model.tokenizer.shown([best])[0]), insides)
+
+
 def hidden_text(model: Model, example: Example) -> Example:
     """A text with [MASK] in every place but those of special tokens."""
     ids, kept = example.input_ids, special_places(model, example)

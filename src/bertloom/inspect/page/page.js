@@ -373,9 +373,23 @@ VIEWS.mask = async (root) => {
     } });
     answer.replaceChildren(
       make("p", {}, make("b", {}, spelt(data.tokens[place])), ` itself is number ${found.rank.toLocaleString("en")}, with ${percent(found.share)}.`), best,
-      make("div", { class: "row", style: "margin-top:12px" }, make("label", {}, "Where is ", wanted, " ?")), rank);
+      make("div", { class: "row", style: "margin-top:12px" }, make("label", {}, "Where is ", wanted, " ?")), rank, ...reasons(place));
   }
 };
+
+// Of a fill that is explained, or can be, a button that shows why.
+function reasons(place) {
+  if (!data.live && !(data.task === false && data.reasons?.some((one) => one.places.includes(place)))) return [];
+  const root = make("div", { id: "why-hidden" });
+  const button = make("button", { type: "button", id: "ask-why", onclick: async () => {
+    button.disabled = true;
+    const one = await reasonsOf(place);
+    root.replaceChildren();
+    explain(root, one, make("span", {}, "why ", make("b", {}, spelt(one.name))));
+  } }, "Why the first?");
+  root.append(button);
+  return [root];
+}
 
 async function asked(place) {
   if (data.live && !data.hidden?.includes(place)) return post("hidden", { place });
@@ -411,24 +425,43 @@ async function ranked(place, word) {
 VIEWS.why = async (root) => {
   const [added, rollout] = await Promise.all([array("added"), array("rollout")]);
   const size = data.tokens.length, one = data.reasons[state.reason] ?? data.reasons[(state.reason = 0)];
-  const values = (state.way === "added" ? added : rollout).subarray(state.reason * size, (state.reason + 1) * size);
-  const most = Math.max(1e-9, ...Array.from(values, Math.abs));
+  const own = (values) => values.subarray(state.reason * size, (state.reason + 1) * size);
+  const where = ({ places, hidden }) => `${[...new Set(places)].map((place) => `${place} ${data.tokens[place]}`).join(" to ")}${hidden ? ", hidden" : ""}`;
   const targets = make("select", { id: "target", onchange: (event) => { state.reason = Number(event.target.value); open("why"); } },
-    ...data.reasons.map((reason, index) => make("option", { value: index, selected: index === state.reason }, `${reason.name}, at ${[...new Set(reason.places)].map((place) => `${place} ${data.tokens[place]}`).join(" to ")}`)));
-  const ways = { added: "integrated gradients", rollout: "attention rollout" };
-  const way = make("select", { id: "way", onchange: (event) => { state.way = event.target.value; open("why"); } }, ...Object.entries(ways).map(([value, text]) => make("option", { value, selected: value === state.way }, text)));
-  const said = make("output", { id: "why-said", role: "status" }, "Point at a token.");
-  const told = (value) => (state.way === "added" ? (value > 0 ? "+" : "") + value.toFixed(3) : percent(value));
-  const chips = make("div", { class: "tokens", id: "reasons" }, ...data.tokens.map((token, index) => {
-    const tell = () => said.replaceChildren(make("b", {}, spelt(token)), ` ${told(values[index])}`);
-    return make("span", { class: "token", tabindex: 0, title: told(values[index]), style: `background:${colour(values[index] < 0 ? "--other" : "--accent", (0.8 * Math.abs(values[index]) / most).toFixed(3))}`, onpointerenter: tell, onfocus: tell }, spelt(token));
-  }));
-  const sum = values.reduce((total, value) => total + value, 0);
-  root.append(make("div", { class: "row" }, make("label", {}, "why ", targets), make("label", {}, "by ", way)), said, chips,
-    note(state.way === "added"
-      ? `With every word hidden the model's score of this is ${one.before.toFixed(3)}, of the text as it is ${one.after.toFixed(3)}; the tokens add ${sum.toFixed(3)}. Blue speaks for it, orange against it.`
-      : "How much of the state at the answer's place comes from each token, if attention is all that moves it."));
+    ...data.reasons.map((reason, index) => make("option", { value: index, selected: index === state.reason }, `${reason.name}, at ${where(reason)}`)));
+  explain(root, { ...one, added: own(added), rollout: own(rollout) }, make("label", {}, "why ", targets));
 };
+
+// What each token adds to one thing that the model says.
+function explain(root, one, ...before) {
+  const ways = { added: "integrated gradients", rollout: "attention rollout" };
+  const way = make("select", { id: "way", onchange: (event) => { state.way = event.target.value; show(); } }, ...Object.entries(ways).map(([value, text]) => make("option", { value, selected: value === state.way }, text)));
+  const said = make("output", { id: "why-said", role: "status" }), chips = make("div", { class: "tokens", id: "reasons" }), sum = note("");
+  root.append(make("div", { class: "row" }, ...before, make("label", {}, "by ", way)), said, chips, sum);
+  show();
+
+  function show() {
+    const values = one[state.way], most = Math.max(1e-9, ...Array.from(values, Math.abs));
+    const told = (value) => (state.way === "added" ? (value > 0 ? "+" : "") + value.toFixed(3) : percent(value));
+    said.replaceChildren("Point at a token.");
+    chips.replaceChildren(...data.tokens.map((token, index) => {
+      const name = one.hidden && one.places.includes(index) ? "[MASK]" : token;
+      const tell = () => said.replaceChildren(make("b", {}, spelt(name)), ` ${told(values[index])}`);
+      return make("span", { class: "token", tabindex: 0, title: told(values[index]), style: `background:${colour(values[index] < 0 ? "--other" : "--accent", (0.8 * Math.abs(values[index]) / most).toFixed(3))}`, onpointerenter: tell, onfocus: tell }, spelt(name));
+    }));
+    sum.textContent = state.way === "added"
+      ? `With every word hidden the model's score of this is ${one.before.toFixed(3)}, of the text as it is ${one.after.toFixed(3)}; the tokens add ${values.reduce((total, value) => total + value, 0).toFixed(3)}. Blue speaks for it, orange against it.`
+      : "How much of the state at the answer's place comes from each token, if attention is all that moves it.";
+  }
+}
+
+async function reasonsOf(place) {
+  if (data.live) return { ...(await post("why", { place })), hidden: true };
+  const number = (data.reasons ?? []).findIndex((one) => one.places.includes(place)), size = data.tokens.length;
+  if (number < 0) return null;
+  const [added, rollout] = (await Promise.all(["added", "rollout"].map(array))).map((values) => values.subarray(number * size, (number + 1) * size));
+  return { ...data.reasons[number], added, rollout };
+}
 
 // The page
 
