@@ -213,7 +213,7 @@ class _States:
             own = {one.task: one for one in found.probes if one.layer == layer}
             cells = []
             for task in TASKS:
-                cells += [_share(own[task].score, own[task].interval), f"{100 * own[task].selectivity:.1f}"]
+                cells += [_share(own[task].score, own[task].interval, "±"), f"{100 * own[task].selectivity:.1f}"]
                 cells += [f"{100 * random[task, layer]:.1f}"] if without else []
             rows.append((layer or "words", *cells))
         print_table(
@@ -316,5 +316,5 @@ def _texts(file: str, options: Any, counts: Any) -> Iterator[str]:
             yield from sentences(passage.paragraphs, "auto")
 
 
-def _share(value: float, interval: tuple[float, float]) -> str:
-    return f"{100 * value:.1f} ± {50 * (interval[1] - interval[0]):.1f}"
+def _share(value: float, interval: tuple[float, float], between: str = " ± ") -> str:
+    return f"{100 * value:.1f}{between}{50 * (interval[1] - interval[0]):.1f}"

@@ -229,8 +229,8 @@ def _asked(model: Model, example: Example, insides: Sequence[Insides], about: di
         found += [why.hidden_reasons(model, example, place) for place in hidden]
     if not found:
         about["missing"]["why"] = (
-            "Nothing to ask of this text: a [MASK] in it, or a fine-tuned model's answer, can be explained. "
-            f"Of texts up to {MOST_EXPLAINED} tokens each one hidden is explained ahead; bertloom view --port explains any."
+            "Nothing to ask of this text: a [MASK] in it, or a fine-tuned model's answer, can be explained. Of texts "
+            f"up to {MOST_EXPLAINED} tokens each one hidden is explained ahead; bertloom view --port explains any."
         )
         return
     about["reasons"] = [
