@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from bertloom.inspect.bias import Figure, Row, Suite
 
 
+# Tokens of a sequence of held-out text at most.
+LOSS_LENGTH = 128
+
+
 def bias(
     model: AModel,
     *,
@@ -134,7 +138,8 @@ def _loss(model: Model, folder: Path) -> float:
     if len(whole.parts) > 1:
         raise InputError("a folder of several corpora given, one allowed", folder)
     part = whole.parts[0].held_out or whole.parts[0]
-    length = int(model.others.get(LENGTH, min(128, model.config.longest)))
+    # A model that can read more is measured at what others can, too.
+    length = min(LOSS_LENGTH, int(model.others.get(LENGTH, model.config.longest)))
     found = held_out(model.encoder, trained_objective(model), part, examples=2000, length=length)
     if "mlm" not in found:
         raise InputError(f"learned {', '.join(found)}, a masked language model needed", model.path)

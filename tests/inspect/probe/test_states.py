@@ -128,7 +128,7 @@ def test_what_cannot_be_learned_is_refused(model: Model) -> None:
 @pytest.mark.slow
 def test_minilms_layers_tell_more_than_its_words(minilm: Path, data: Path) -> None:
     source = str(data / "probe" / "en_ewt-dev.conllu")
-    given = [one for _, one in zip(range(700), trees(source, ReadOptions(), ReadCounts()))]
+    given = [one for _, one in zip(range(300), trees(source, ReadOptions(), ReadCounts()))]
     model = bertloom.load(minilm)
     found, without = (
         {(one.task, one.layer): one for one in states(m, given, ReadCounts()).probes} for m in (model, untrained(model))
