@@ -97,6 +97,7 @@ def test_what_a_probe_refuses(typed: Typed, tiny_model: Path, trees: Path, menti
         ((trees, "--output", "x.gif"), "output: 'x.gif' given, a name in .png or .svg allowed"),
         ((trees, "--output", trees), "output: 'trees.conllu' given"),
         ((trees, "--least", 0), "least: 0 given"),
+        ((trees, "--what", "states", "--least", 3), "least: 3 given, which is for --what heads alone"),
     ):
         assert said in typed.refused("probe", tiny_model, *words)
 
@@ -134,6 +135,9 @@ def test_bias_with_the_held_out_loss(
     code, out, _ = typed(*words, "--after", tiny_model)
     assert code == 0
     assert f"{loss:.3f}" in out
+    assert typed.json(*words[:-1], corpus / "held-out")["held_out_loss"] == [pytest.approx(loss)]
+    assert typed("prepare", text_file, "--tokenizer", tokenizer_folder, "--output", tmp_path / "all")[0] == 0
+    assert "corpus without a held-out part given" in typed.refused(*words[:-1], tmp_path / "all")
 
 
 def test_counterfactual_text(typed: Typed, text_file: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
@@ -141,6 +145,7 @@ def test_counterfactual_text(typed: Typed, text_file: Path, tokenizer_folder: Pa
     (tmp_path / "names.txt").write_text("Nobody\tEvery\n")
     words = ("prepare", text_file, "--tokenizer", tokenizer_folder, "--counterfactual", tmp_path / "pairs.txt")
     found = typed.json(*words, "--names", tmp_path / "names.txt", "--output", tmp_path / "c")
+    del found["counterfactual"]["fingerprint"]
     assert found["counterfactual"] == {"words": 2, "names": 2, "documents": found["documents"] - 300}
     assert found["documents"] > 400
     code, out, _ = typed(*words, "--output", tmp_path / "d")

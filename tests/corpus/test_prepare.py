@@ -246,7 +246,8 @@ def test_changed_copies_stand_behind_documents_and_none_of_what_is_held_out(
     assert read(made.held_out) == read(plain.held_out)
     assert read(made) == [one for text in read(plain) for one in dict.fromkeys((text, changed(text)))]
     copies = sum(changed(text) != text for text in read(plain))
-    assert made.manifest["counterfactual"] == {"words": 2, "names": 0, "documents": copies}
+    told = {"words": 2, "names": 0, "fingerprint": swaps.fingerprint, "documents": copies}
+    assert made.manifest["counterfactual"] == told
     assert "counterfactual" not in plain.manifest | made.held_out.manifest
     two = prepare(
         [tmp_path / "text.txt"], tokenizer_folder, tmp_path / "2", counterfactual=swaps, held_out=0.25, workers=2

@@ -51,14 +51,28 @@ def test_a_pairs_first_word_leads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("he she\nking\n", ":2: 'king' given, two"), ("a a", ":1: 'a a' given, two different"), ("\n", "no pairs in it")],
+    [("he she\nking\n", ":2: 'king' given, two"), ("a A", ":1: 'a A' given, two different"), ("\n", "no pairs in it")],
 )
 def test_bad_pairs_are_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text(text)
     with pytest.raises(InputError, match=said):
         read_pairs(tmp_path / "pairs.txt")
-    with pytest.raises(InputError, match="'construction worker' given, single words"):
+    with pytest.raises(InputError, match="counterfactual: 'construction worker' given, single words"):
         Swapper([("construction worker", "nurse")])
+
+
+def test_what_a_pair_says_of_a_pronoun_stands() -> None:
+    assert Swapper([("he", "they"), ("his", "their")])("He lost his hat.") == ("They lost their hat.", 2)
+
+
+def test_scripts_with_marks_and_letters_taken_apart() -> None:
+    assert Swapper([("लड़का", "लड़की")])("एक लड़का है") == ("एक लड़की है", 1)
+    assert Swapper([("caf\u00e9", "bar")])("Cafe\u0301, cafe") == ("Bar, cafe", 1)
+
+
+def test_the_fingerprint_is_of_what_is_exchanged() -> None:
+    one, same, other = (Swapper(pairs) for pairs in ([("a", "b")], [("b", "a")], [("a", "c")]))
+    assert one.fingerprint == same.fingerprint != other.fingerprint
 
 
 def test_pronouns_of_real_text_are_told_apart(data: Path) -> None:

@@ -13,6 +13,7 @@ from bertloom.cli.options import AModel, AsJson, Whole
 
 if TYPE_CHECKING:
     from bertloom.api import Model
+    from bertloom.corpus import Corpus
     from bertloom.inspect.bias import Figure, Row, Suite
 
 
@@ -52,7 +53,7 @@ def bias(
     encoding
         Encoding of the files.
     on_bad
-        Stop at a bad line, or leave it out and count it.
+        Stop at a bad line of a table or of texts, or leave it out and count it.
     """
     from bertloom.api import load
     from bertloom.cli.show import print_json, print_table, remarks, say, say_counts
@@ -68,9 +69,10 @@ def bias(
     asked: Suite[Any] = SUITES[suite]() if suite else Template(template)
     items = asked.read(data, options, counts)
     models = [load(one) for one in (model, *after)]
+    aside = _held_out(models, corpus) if corpus else None
     with remarks.status("Scoring") as status:
         rows = measured(asked, models, items, seed, lambda what: status.update(f"Scoring {what}"))
-    losses = [_loss(one, corpus) for one in models] if corpus else None
+        losses = [_loss(one, aside) for one in models] if aside else None
     say_counts(counts)
     if json:
         print_json(
@@ -89,7 +91,10 @@ def bias(
         ]
         shown.append(["held-out text", "", "MLM loss", *cells])
     print_table(f"{suite or 'template'}: {len(items):,} items; ± is half of the 95 % interval", columns, shown)
-    neutral = ", ".join(f"{name} {value:g}" for name, value in asked.neutral.items())
+    there = {row.measure for row in rows}
+    neutral = ", ".join(
+        f"{name} {value:g}" for name, value in asked.neutral.items() if any(one.startswith(name) for one in there)
+    )
     say(f"Without preference: {neutral}.")
     say(asked.caution)
 
@@ -105,13 +110,22 @@ def _names(models: Sequence[str]) -> list[str]:
 
 
 def _shown(row: Row) -> list[str]:
-    digits = 3 if row.measure.startswith("p") else 1 if "%" in row.measure or row.measure.isupper() else 2
+    digits = (
+        5
+        if row.measure.startswith("p")
+        else 0
+        if row.measure == "ties"
+        else 1
+        if "%" in row.measure or row.measure.isupper()
+        else 2
+    )
 
     def cell(one: Figure, sign: str = "") -> str:
         text = f"{one.value:{sign}.{digits}f}"
         return text if math.isnan(one.low) else f"{text} ± {(one.high - one.low) / 2:.{digits}f}"
 
-    beside = [text for one, change in zip(row.figures[1:], row.changes) for text in (cell(one), cell(change, "+"))]
+    changes = [cell(one, "+") for one in row.changes] or [""] * (len(row.figures) - 1)
+    beside = [text for one, change in zip(row.figures[1:], changes) for text in (cell(one), change)]
     return [row.group, f"{row.count:,}", row.measure, cell(row.figures[0]), *beside]
 
 
@@ -125,22 +139,30 @@ def _told(suite: Suite[Any], row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _loss(model: Model, folder: Path) -> float:
+def _held_out(models: Sequence[Model], folder: Path) -> Corpus:
+    """The held-out part of a corpus that all models can be measured on."""
+    from bertloom.corpus import Corpus, opened
+    from bertloom.corpus.arrays import HELD_OUT
+    from bertloom.errors import InputError
+
+    whole = opened(folder)
+    if not isinstance(whole, Corpus):
+        raise InputError("a folder of several corpora given, one allowed", folder)
+    aside = whole if whole.path.name == HELD_OUT else whole.held_out
+    if aside is None:
+        raise InputError("corpus without a held-out part given, one made with prepare --held-out needed", folder)
+    for model in models:
+        aside.require(model.tokenizer.fingerprint, model.path)
+        model.head("mlm")
+    return aside
+
+
+def _loss(model: Model, aside: Corpus) -> float:
     """The held-out loss of masked tokens."""
     from bertloom.api import LENGTH
-    from bertloom.corpus import opened
-    from bertloom.errors import InputError
     from bertloom.evaluation import held_out
     from bertloom.pretraining import trained_objective
 
-    whole = opened(folder)
-    whole.require(model.tokenizer.fingerprint, model.path)
-    if len(whole.parts) > 1:
-        raise InputError("a folder of several corpora given, one allowed", folder)
-    part = whole.parts[0].held_out or whole.parts[0]
     # A model that can read more is measured at what others can, too.
     length = min(LOSS_LENGTH, int(model.others.get(LENGTH, model.config.longest)))
-    found = held_out(model.encoder, trained_objective(model), part, examples=2000, length=length)
-    if "mlm" not in found:
-        raise InputError(f"learned {', '.join(found)}, a masked language model needed", model.path)
-    return found["mlm"].loss
+    return held_out(model.encoder, trained_objective(model), aside, examples=2000, length=length)["mlm"].loss

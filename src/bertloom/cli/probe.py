@@ -28,7 +28,7 @@ def probe(
     what: Literal["heads", "clusters", "states", "coreference", "importance"] | None = None,
     train: str | None = None,
     output: Path | None = None,
-    least: Whole = 20,
+    least: Whole | None = None,
     control: bool = False,
     seed: Whole = 0,
     encoding: str = "utf-8",
@@ -46,11 +46,11 @@ def probe(
         Relations that heads find, clusters of heads, linear probes of hidden states, mentions that heads resolve, or
         how much a loss needs each head. [default: heads of trees, importance if fine-tuned, else coreference]
     train
-        Trees that probes of states learn from. [default: four in five sentences of the file]
+        Trees that probes of states learn from, at most 20,000 words. [default: four in five sentences of the file]
     output
         Picture to make, in .png or .svg.
     least
-        Words that a relation must have in the file.
+        Words that a relation must have in the file for heads. [default: 20]
     control
         Ask the same of the model with random weights too.
     seed
@@ -68,7 +68,7 @@ def probe(
     from bertloom.text.sources import ReadCounts, ReadOptions
 
     require_picture(output)
-    if least < 1:
+    if least is not None and least < 1:
         raise InputError(f"least: {least} given, at least 1 allowed")
     loaded = load(model)
     universal = is_universal(file)
@@ -79,16 +79,20 @@ def probe(
         raise InputError(f"given, a file of CoNLL-U in .conllu allowed for {what}", file)
     if train is not None and what != "states":
         raise InputError(f"train: {train} given, which is for --what states alone")
+    if least is not None and what != "heads":
+        raise InputError(f"least: {least} given, which is for --what heads alone")
     if control and what in ("clusters", "importance"):
         raise InputError(f"control: given, which is for heads, states and coreference; {what} have none")
     counts, options = ReadCounts(), ReadOptions(encoding=encoding, on_bad=on_bad)
     asked = ASKED[what]
-    found = asked.found(loaded, file, options, counts, least=least, seed=seed, train=train)
-    without = None
-    if control:
-        without = asked.found(
-            untrained(loaded, seed), file, options, ReadCounts(), least=least, seed=seed, train=train
-        )  # fmt: skip
+    settings: dict[str, Any] = {"least": least or 20, "seed": seed, "train": train}
+    try:
+        found = asked.found(loaded, file, options, counts, **settings)
+    except InputError:
+        # What was left out tells why nothing is left.
+        say_counts(counts)
+        raise
+    without = asked.found(untrained(loaded, seed), file, options, ReadCounts(), **settings) if control else None
     say_counts(counts)
     if output is not None:
         asked.draw(found, output, without)
@@ -175,7 +179,8 @@ class _Clusters:
         title = f"Heads that attend alike in {found.texts:,} texts; silhouette {found.silhouette:.2f}"
         print_table(title, ["cluster", "heads", *found.habits, "which"], rows)
         same, other = found.within_layers
-        say(f"Two heads of a layer are {same:.3f} nats apart in the mean, of two layers {other:.3f}.")
+        apart = [f"{what} {one:.3f}" for what, one in (("one layer", same), ("two layers", other)) if one is not None]
+        say(f"Nats between two heads in the mean: of {', of '.join(apart)}.")
 
 
 class _States:
@@ -317,4 +322,5 @@ def _texts(file: str, options: Any, counts: Any) -> Iterator[str]:
 
 
 def _share(value: float, interval: tuple[float, float], between: str = " ± ") -> str:
-    return f"{100 * value:.1f}{between}{50 * (interval[1] - interval[0]):.1f}"
+    half = 50 * (interval[1] - interval[0])
+    return f"{100 * value:.1f}" + (f"{between}{half:.1f}" if half == half else "")

@@ -212,6 +212,8 @@ def prepare(
                 stream = with_copies(stream, counterfactual)
             tokenised = _tokenised(stream, folder / "tokenizer", language, workers)
             _write(tokenised, writers, tokenizer.starts_word, held_out, lambda: progress and progress(counts))
+        if counterfactual and not writers[0].copies:
+            raise InputError("counterfactual: none of the words given in the text, at least one needed")
         if held_out:
             tokenizer.save(folder / HELD_OUT / "tokenizer")
         for writer in writers:
@@ -281,7 +283,11 @@ def _write_manifest(
             "sources": [Path(file).name for file in files[:1000]],
             "bytes_read": counts.bytes,
             "mended": dict(counts.mended),
-            **({"counterfactual": {**swaps.sizes, "documents": writer.copies}} if swaps else {}),
+            **(
+                {"counterfactual": {**swaps.sizes, "fingerprint": swaps.fingerprint, "documents": writer.copies}}
+                if swaps
+                else {}
+            ),
             "versions": versions,
         },
     )

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +14,10 @@ from bertloom.errors import InputError
 from bertloom.files import read_text
 from bertloom.text.readers import Passage
 
-# A word with what hangs on it by an apostrophe; letters of any script.
-WORD = re.compile(r"[^\W\d_]+(?:['’.-][^\W\d_]+)*['’.]?")
+# A word with what hangs on it by an apostrophe; letters of any script, with the marks that stand on them.
+_MARKS = "".join(re.escape(chr(code)) for code in range(0x300, 0x1E000) if unicodedata.category(chr(code))[0] == "M")
+_LETTERS = rf"[^\W\d_](?:[^\W\d_]|[{_MARKS}])*"
+WORD = re.compile(rf"{_LETTERS}(?:['’.-]{_LETTERS})*['’.]?")
 # Pronouns that stand before what they own, or alone: what each becomes, in the one place and in the other.
 PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers")}
 # `his or her`: both own the same.
@@ -41,12 +45,12 @@ def read_pairs(file: str | Path) -> list[tuple[str, str]]:
     """Pairs of words, one a line with a tab or spaces between; a line of another form raises with its number."""
     found: dict[tuple[str, str], None] = {}
     for number, line in enumerate(read_text(Path(file)).split("\n"), 1):
-        words = [one for part in line.split("\t") for one in [part.strip()] if one]
+        words = [one for part in line.split("\t") for one in [unicodedata.normalize("NFC", part.strip())] if one]
         if len(words) == 1:
             words = words[0].split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2 or words[0] == words[1]:
+        if len(words) != 2 or words[0].lower() == words[1].lower():
             raise InputError(f"{line.strip()!r} given, two different words with a tab between allowed", file, number)
         found[words[0], words[1]] = None
     if not found:
@@ -58,8 +62,9 @@ def read_pairs(file: str | Path) -> list[tuple[str, str]]:
 class Swapper:
     """Exchanges the words of `pairs`, and of `names` where they are written as they are there.
 
-    The first word of a pair becomes the second, and the second the first unless another pair says otherwise. Of `her`
-    and `his`, wherever a pair has them, what follows decides.
+    The first word of a pair becomes the second, and the second the first unless another pair says otherwise; of several
+    pairs that begin with a word the first counts. Where `her` and `his` become one another, or `him`, what follows them
+    decides.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -68,10 +73,11 @@ class Swapper:
     named: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        for what, pairs in (("counterfactual", self.pairs), ("names", self.names)):
+            if unmatched := [one for pair in pairs for one in pair if not WORD.fullmatch(one)]:
+                raise InputError(f"{what}: {unmatched[0]!r} given, single words of letters allowed")
         self.words = _both_ways([(first.lower(), second.lower()) for first, second in self.pairs])
         self.named = _both_ways(self.names)
-        if unmatched := [one for one in (*self.words, *self.named) if not WORD.fullmatch(one)]:
-            raise InputError(f"pairs: {unmatched[0]!r} given, single words of letters allowed")
 
     @classmethod
     def of_files(cls, pairs: Path | None, names: Path | None = None) -> Swapper | None:
@@ -83,6 +89,12 @@ class Swapper:
     def sizes(self) -> dict[str, int]:
         """How many words and names are exchanged for another."""
         return {"words": len(self.words), "names": len(self.named)}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is exchanged for what."""
+        told = repr((sorted(self.words.items()), sorted(self.named.items())))
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def __call__(self, text: str) -> tuple[str, int]:
         """The text with its words exchanged, and how many were."""
@@ -100,12 +112,15 @@ class Swapper:
         return "".join([*made, text[end:]]), count
 
     def _other(self, word: str, text: str, end: int) -> str | None:
+        word = unicodedata.normalize("NFC", word)
         if word in self.named:
             return self.named[word]
         low = word.lower()
         if low not in self.words:
             return None
-        other = PRONOUNS[low][not _owns(text, end)] if low in PRONOUNS else self.words[low]
+        other, forms = self.words[low], PRONOUNS.get(low, ())
+        if other in forms:
+            other = forms[not _owns(text, end)]
         if word.isupper() and len(word) > 1:
             return other.upper()
         return other[0].upper() + other[1:] if word[0].isupper() else other

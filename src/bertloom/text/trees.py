@@ -30,13 +30,13 @@ class Tree:
 
     @property
     def depths(self) -> list[int]:
-        """How many words stand above each, none above the root; of one in a circle so many as are in it."""
+        """How many words stand above each, none above the root."""
         found = []
         for word in range(len(self.words)):
-            above = [word]
-            while (head := self.heads[above[-1]]) >= 0 and head not in above:
-                above.append(head)
-            found.append(len(above) - 1)
+            depth = 0
+            while (word := self.heads[word]) >= 0:
+                depth += 1
+            found.append(depth)
         return found
 
     @property
@@ -79,5 +79,12 @@ def _tree(tokens: list[Token]) -> Tree:
         heads.append(int(head) - 1)
     if heads.count(-1) != 1:
         raise tokens[0].place.error(f"{heads.count(-1)} roots given, one allowed")
+    for word in range(len(heads)):
+        above, seen = word, set[int]()
+        while above >= 0:
+            if above in seen:
+                raise tokens[word].place.error(f"word {word + 1} hangs in a circle, a tree allowed")
+            seen.add(above)
+            above = heads[above]
     words, relations, tags = (tuple(token.cells[column] for token in tokens) for column in (_FORM, _DEPREL, _UPOS))
     return Tree(tokens[0].place, words, tuple(heads), relations, tags)

@@ -93,10 +93,12 @@ def test_many_cuts_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folders_and_several_tests(model: Model, tmp_path: Path) -> None:
     write(tmp_path, "b")
-    write(tmp_path, "a")
+    write(tmp_path, "a", targ1={"examples": ["cat", "dog"]}, targ2={"examples": ["house", "field"]})
     suite = Association(sentences=False)
     rows = measured(suite, [model], suite.read([str(tmp_path)], ReadOptions(), ReadCounts()))
-    assert [one.group for one in rows] == ["a", "a", "b", "b"]
+    assert [one.group for one in rows] == ["a", "a", "b", "b"], "small ones too"
+    with pytest.raises(InputError, match="a second test 'a' given"):
+        suite.read([str(tmp_path), str(tmp_path / "a.jsonl")], ReadOptions(), ReadCounts())
 
 
 @pytest.mark.parametrize(

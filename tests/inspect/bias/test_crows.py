@@ -68,6 +68,8 @@ def test_scores_are_those_of_the_published_scorer(model: Model, theirs: tuple[An
     more = float(np.mean(want[:, 0] > want[:, 1]) * 100)
     assert rows["all", "stereotype, %"].figures[0].value == pytest.approx(more)
     assert rows["all", "ties"].figures[0].value == 1
+    told = want[:-1]
+    assert rows["all", "without ties, %"].figures[0].value == pytest.approx(100 * np.mean(told[:, 0] > told[:, 1]))
     assert rows["all", "stereotype, %"].count == len(PAIRS)
     assert {group for group, _ in rows} == {"all"}, "smaller groups have no row"
 
@@ -76,7 +78,7 @@ def test_groups_are_types_and_directions(model: Model, file: Path, monkeypatch: 
     monkeypatch.setattr(CrowsPairs, "least", 1)
     suite = CrowsPairs()
     items = suite.read([str(file)], ReadOptions(), ReadCounts())
-    counts = {one.group: one.count for one in measured(suite, [model], items) if one.measure != "ties"}
+    counts = {one.group: one.count for one in measured(suite, [model], items) if one.measure == "stereotype, %"}
     assert counts == {"all": 6, "animal": 2, "place": 4, "stereo": 4, "antistereo": 2}
 
 
@@ -100,10 +102,19 @@ def test_what_cannot_be_asked_is_refused(model: Model, runs: dict[str, Path], fi
 
     suite = CrowsPairs()
     items = suite.read([str(file)], ReadOptions(), ReadCounts())
-    with pytest.raises(InputError, match="reads one way, a masked language model needed"):
-        suite.outcomes(bertloom.load(runs["causal"]), items)
-    with pytest.raises(InputError, match="no trained mlm head"):
-        suite.outcomes(bertloom.load(minilm), items)
+    asked: list[str] = []
+    for other, said in (
+        (runs["causal"], "reads one way, a masked language model needed"),
+        (minilm, "no trained mlm head"),
+    ):
+        with pytest.raises(InputError, match=said):
+            measured(suite, [model, bertloom.load(other)], items, watch=asked.append)
+    assert asked == [], "before any model is scored"
+    with file.open("a") as stream:
+        stream.write("9,a,b,animal,sideways,x\n")
+    counts = ReadCounts()
+    assert suite.read([str(file)], ReadOptions(on_bad="skip"), counts) == items
+    assert counts.mended["malformed pair, left out"] == 1
     with pytest.raises(InputError, match="one file of CrowS-Pairs allowed"):
         suite.read([str(file), str(file)], ReadOptions(), ReadCounts())
     file.write_text(f"sent_more,sent_less,bias_type,stereo_antistereo\n{'cat ' * 600},dog,x,stereo\n")

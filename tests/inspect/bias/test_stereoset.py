@@ -115,12 +115,12 @@ def test_without_a_next_sentence_head_pairs_are_refused(runs: dict[str, Path], f
     suite = StereoSet()
     items = suite.read([str(file)], ReadOptions(), ReadCounts())
     with pytest.raises(InputError, match="reads one way"):
-        suite.outcomes(bertloom.load(runs["causal"]), items)
+        measured(suite, [bertloom.load(runs["causal"])], items[:5])
     model = bertloom.load(runs["mlm+nsp"])
     del model.heads["nsp"]
-    assert suite.outcomes(model, items[:5]).shape == (5, 3)
+    assert len(measured(suite, [model], items[:5])) == 6
     with pytest.raises(InputError, match="no trained nsp head"):
-        suite.outcomes(model, items)
+        measured(suite, [model], items)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,7 @@ def test_without_a_next_sentence_head_pairs_are_refused(runs: dict[str, Path], f
     [
         ({"context": "no place"}, "intrasentence record 1: context 'no place' given, one word BLANK"),
         ({"context": "BLANK and BLANK"}, "one word BLANK that each sentence fills"),
+        ({"sentences": [{"sentence": "a", "gold_label": ["stereotype"]}]}, "sentences of stereotype, anti-"),
         ({"target": 3}, "record 1: bias_type, target, context and sentences of stereotype"),
         ({"sentences": GIVEN["intrasentence"][0]["sentences"][:2]}, "sentences of stereotype, anti-"),
         ({"context": "a b c d e f g BLANK"}, "that each sentence fills needed"),
@@ -139,7 +140,8 @@ def test_records_of_another_form_are_refused(change: dict[str, Any], said: str, 
         StereoSet().read([str(tmp_path / "x.json")], ReadOptions(), ReadCounts())
 
 
-def test_other_json_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[1]")
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"data": {"intrasentence": [], "intersentence": 5}}'])
+def test_other_json_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
     with pytest.raises(InputError, match="is not StereoSet"):
         StereoSet().read([str(tmp_path / "x.json")], ReadOptions(), ReadCounts())

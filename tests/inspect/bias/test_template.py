@@ -76,7 +76,36 @@ def test_changes_are_of_the_same_draws(model: Model, pairs: Path) -> None:
     assert moved - first == pytest.approx(np.ones(6), abs=1e-3)
 
 
-@pytest.mark.parametrize("template", ["no place", "{} and {}", "{}", "a [b] [c] {}", "a [b {}", "a [{}] b", "]a[ {}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "no place",
+        "{} and {}",
+        "{}",
+        "a [b] [c] {}",
+        "a [b {}",
+        "a [{}] b",
+        "]a[ {}",
+        "{} []",
+        "{} [ ]",
+        "{} is a [MASK].",
+    ],
+)
 def test_other_templates_are_refused(template: str) -> None:
     with pytest.raises(InputError, match="template: "):
         Template([template])
+
+
+def test_words_that_are_the_same_to_a_model_are_refused(model: Model, pairs: Path) -> None:
+    pairs.write_text("The Thé\n卍 卐\n")
+    suite = Template(TEMPLATES)
+    items = suite.read([str(pairs)], ReadOptions(), ReadCounts())
+    with pytest.raises(InputError, match="pair '卍 卐' given, words that the model can tell apart needed"):
+        measured(suite, [model], items)
+
+
+def test_of_one_item_there_is_no_interval(model: Model, pairs: Path) -> None:
+    pairs.write_text("the in\n")
+    suite = Template(TEMPLATES[:1])
+    rows = measured(suite, [model, model], suite.read([str(pairs)], ReadOptions(), ReadCounts()))
+    assert all(np.isnan([one.low, one.high]).all() for row in rows for one in (*row.figures, *row.changes))

@@ -17,11 +17,10 @@ from bertloom.text.sources import ReadCounts, ReadOptions
 
 PRO = """1 [The cat] sees the dog before [he] sleeps.
 2 The cat hears [the dog] in [her] house, and her garden.
-3 [The cow] moos [himself] loudly.
+3 [The cow] moos [he] loudly.
 
-4 [The duck] quacks for [ him ] alone."""
-ANTI = PRO.translate(str.maketrans({"\n": "\n"})).replace("[he]", "[she]").replace("[her]", "[his]").replace(
-    "himself", "herself").replace("him ]", "her ]")  # fmt: skip
+4 [The duck] quacks for [ his ] alone."""
+ANTI = PRO.replace("[he]", "[she]").replace("[her]", "[HIS]").replace("[ his ]", "[ her ]").replace("HIS", "his")
 
 
 @pytest.fixture
@@ -40,10 +39,12 @@ def test_sentences_and_what_is_hidden(files: Path, model: Model) -> None:
     items = read(files)
     assert [(one.pro, one.anti, one.male, one.kind) for one in items[:4]] == [
         ("he", "she", True, "type 1"), ("her", "his", False, "type 1"),
-        ("himself", "herself", True, "type 1"), ("him", "her", True, "type 1"),
+        ("he", "she", True, "type 1"), ("his", "her", True, "type 1"),
     ]  # fmt: skip
     assert [one.kind for one in items] == ["type 1"] * 4 + ["type 2"] * 4
     assert read(files / "anti_stereotyped_type1.txt.dev") == read(files / "pro_stereotyped_type1.txt.dev") == items[:4]
+    both = [files / f"{side}_stereotyped_type1.txt.dev" for side in ("pro", "anti")]
+    assert read(*both, files / "pro_stereotyped_type1.txt.dev") == items[:4], "each file once"
     one = items[1]
     made = hidden_word(model, one.text[: one.span[0]], "his", one.text[one.span[1] :], one.place, one.others)
     tokens = model.tokenizer.tokens(made.input_ids.tolist())
@@ -126,6 +127,8 @@ def test_files_without_their_other_are_refused(tmp_path: Path) -> None:
 def test_a_word_without_a_token_is_refused(model: Model) -> None:
     with pytest.raises(InputError, match=r"x:3: word '\\u200b' given"):
         hidden_word(model, "a ", "\u200b", " b", Place("x", 3))
+    with pytest.raises(InputError, match="x:3: word '卍' given"):
+        hidden_word(model, "a ", "卍", " b", Place("x", 3))
     with pytest.raises(InputError, match="x:3: text of 1,202 tokens"):
         hidden_word(model, "cat " * 600, "cat", "", Place("x", 3))
 

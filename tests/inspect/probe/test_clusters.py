@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import jensenshannon
 
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.inspect.probe.clusters import clusters, distances, draw, told
 from bertloom.inspect.probe.heads import heads
+from bertloom.model.encoder import Encoder
 from bertloom.text.sources import ReadCounts
+from bertloom.text.tokenizer import Tokenizer
+from tests.conftest import small
 from tests.inspect.probe.test_heads import TREES, tree
 
 
@@ -67,3 +72,11 @@ def test_nothing_to_compare_is_refused(model: Model) -> None:
     long = tree("cat " * 600, [1, -1, *([1] * 598)], "x " * 600)
     with pytest.raises(InputError, match="no text is left that the model can read"):
         clusters(model, [long], ReadCounts())
+
+
+def test_a_model_of_one_head_a_layer(runs: dict[str, Path], tokenizer: Tokenizer) -> None:
+    config = small(vocab_size=len(tokenizer), num_attention_heads=1, num_hidden_layers=4, pad_token_id=0)
+    model = Model(Encoder(config), torch.nn.ModuleDict(), tokenizer, {}, Path("x"))
+    found = clusters(model, TREES, ReadCounts())
+    assert found.within_layers[0] is None
+    assert json.loads(json.dumps(told(found), allow_nan=False))["mean_distance"]["same_layer"] is None

@@ -80,7 +80,14 @@ def test_a_head_is_chosen_on_the_other_half() -> None:
     hits = np.array([[1, 0], [1, 0], [0, 1], [1, 0]])
     assert _crossed(hits, np.ones(4)).tolist() == [1, 1, 0, 1], "halves agree, the first of equals is taken"
     assert _crossed(np.array([[1, 0], [0, 1]]), np.ones(2)).tolist() == [0, 0]
-    assert _crossed(hits[:1], np.ones(1)).tolist() == [1]
+
+
+def test_of_one_text_no_other_half(model: Model, texts: list[Mentioned]) -> None:
+    text = "The cat and the cat hear that it sleeps."
+    found = coreference(model, [Mentioned(texts[0].place, text, ((0, 7), (text.index("it "), text.index(" sleeps"))))])
+    assert [one.name for one in found.others] == list(BASELINES)
+    assert np.isnan(found.best.interval).all()
+    assert told(found)["rules"][0]["interval"] is None
 
 
 def test_bad_lines_and_too_little_are_refused(model: Model, texts: list[Mentioned], tmp_path: Path) -> None:

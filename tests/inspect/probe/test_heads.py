@@ -43,7 +43,7 @@ def by_hand(model: Model, given: list[Tree], layer: int, head: int, transposed: 
         for place, (wanted, relation) in enumerate(zip(one.heads, one.relations)):
             if relation not in ("root", "punct"):
                 hits, count = found.get(relation, (0, 0))
-                found[relation] = hits + int(words[place].argmax() == wanted), count + 1
+                found[relation] = hits + int(words[place].argmax() == wanted and words[place].max() > 0), count + 1
     return found
 
 

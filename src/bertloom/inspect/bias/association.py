@@ -38,6 +38,7 @@ class Target:
 class Association(Suite[Target]):
     """Effect sizes, and p of a permutation test that a cut of the targets by chance goes as far (one-sided)."""
 
+    least: ClassVar = 1
     neutral: ClassVar = {"effect": 0.0}
     caution = (
         "A positive effect is a link between the first target and the first attribute. None found is no proof that "
@@ -58,7 +59,10 @@ class Association(Suite[Target]):
             if not inside:
                 raise InputError("folder without tests, files in .jsonl or .json needed", given)
             for file in inside:
-                found += _test(file)
+                made = _test(file)
+                if any(one.test == file.stem for one in found):
+                    raise InputError(f"a second test {file.stem!r} given, tests of different names allowed", file)
+                found += made
         return found
 
     def groups(self, items: Sequence[Target]) -> dict[str, Array]:

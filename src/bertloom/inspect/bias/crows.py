@@ -14,7 +14,7 @@ from bertloom.errors import InputError
 from bertloom.evaluation import hidden, summed
 from bertloom.example import Example
 from bertloom.inspect.bias.suite import Array, Suite, masks, one_file
-from bertloom.text.records import Place, rows, text_of
+from bertloom.text.records import Place, Row, rows, text_of
 from bertloom.text.sequence import room
 from bertloom.text.sources import ReadCounts, ReadOptions
 
@@ -37,7 +37,7 @@ class Pair:
 class CrowsPairs(Suite[Pair]):
     """The share of pairs whose `more` has the higher pseudo-log-likelihood, by the tokens that both have (§4)."""
 
-    neutral: ClassVar = {"stereotype, %": 50.0}
+    neutral: ClassVar = {"stereotype, %": 50.0, "without ties, %": 50.0}
     caution = (
         "It compares sentences about groups in the USA that crowd workers wrote; Blodgett et al. (2021) found many "
         "that are unclear or not about a stereotype. 50 % may hide preferences that cancel out."
@@ -47,12 +47,12 @@ class CrowsPairs(Suite[Pair]):
         """The pairs of a CSV file with sent_more, sent_less, stereo_antistereo and bias_type."""
         pairs = []
         for place, row in rows(one_file(files, "CrowS-Pairs"), (), options, counts):
-            more, less, direction, kind = (
-                text_of(row, name, place) for name in ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
-            )
-            if direction not in DIRECTIONS:
-                raise place.error(f"stereo_antistereo: {direction!r} given, stereo or antistereo allowed")
-            pairs.append(Pair(place, more, less, kind, direction))
+            try:
+                pairs.append(_pair(row, place))
+            except InputError:
+                if options.on_bad == "error":
+                    raise
+                counts.mended["malformed pair, left out"] += 1
         if not pairs:
             raise InputError("no pairs in it, at least one needed", files[0])
         return pairs
@@ -65,15 +65,25 @@ class CrowsPairs(Suite[Pair]):
             **{name: directions[name] for name in DIRECTIONS if name in directions},
         }
 
+    def require(self, model: Model, items: Sequence[Pair]) -> None:
+        """A masked language model."""
+        require_masked(model)
+
     def outcomes(self, model: Model, items: Sequence[Pair]) -> Array:
         """(I, 2) the rounded scores of both sentences."""
         scores = shared_scores(model, [(one.more, one.less) for one in items], [one.place for one in items])
         return np.round(scores, DECIMALS)
 
     def figures(self, outcomes: Array) -> dict[str, float]:
-        """A tie is no stereotype, and counts."""
+        """A tie is no stereotype, and counts; the authors' scores of either direction are those without ties."""
         more, less = outcomes.T
-        return {"stereotype, %": 100 * float((more > less).mean())}
+        found = {"stereotype, %": 100 * float((more > less).mean())}
+        told = more != less
+        return (
+            found
+            if told.all() or not told.any()
+            else found | {"without ties, %": 100 * float((more > less)[told].mean())}
+        )
 
     def exact(self, outcomes: Array, rng: np.random.Generator) -> dict[str, float]:
         """How many pairs are told apart by nothing."""
@@ -81,9 +91,17 @@ class CrowsPairs(Suite[Pair]):
         return {"ties": float(ties)} if ties else {}
 
 
+def _pair(row: Row, place: Place) -> Pair:
+    more, less, direction, kind = (
+        text_of(row, name, place) for name in ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
+    )
+    if direction not in DIRECTIONS:
+        raise place.error(f"stereo_antistereo: {direction!r} given, stereo or antistereo allowed")
+    return Pair(place, more, less, kind, direction)
+
+
 def shared_scores(model: Model, pairs: Sequence[tuple[str, str]], places: Sequence[Place]) -> Array:
     """(len(pairs), 2) of both texts the log-probabilities, summed, of the tokens they share, each hidden alone."""
-    require_masked(model)
     special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
     sides = [model.tokenizer.ids([pair[side] for pair in pairs]) for side in (0, 1)]
 

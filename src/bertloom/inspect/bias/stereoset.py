@@ -61,13 +61,22 @@ class StereoSet(Suite[Cluster]):
         source = one_file(files, "StereoSet")
         given = json_of(source)
         data = given.get("data") if isinstance(given, dict) else None
-        if not isinstance(data, dict) or not any(isinstance(data.get(kind), list) for kind in KINDS):
+        lists = {kind: data[kind] for kind in KINDS if kind in data} if isinstance(data, dict) else {}
+        if not lists or not all(isinstance(one, list) for one in lists.values()):
             raise InputError("is not StereoSet: data with intrasentence or intersentence in it needed", source)
         return [
             _cluster(Place(source, number, f"{kind} record"), kind, one)
-            for kind in KINDS
-            for number, one in enumerate(data.get(kind) or [], 1)
+            for kind, records in lists.items()
+            for number, one in enumerate(records, 1)
         ]
+
+    def require(self, model: Model, items: Sequence[Cluster]) -> None:
+        """A language head, and for pairs one of next sentences."""
+        for kind, head in zip(KINDS, ("mlm", "nsp")):
+            if any(one.kind == kind for one in items):
+                model.head(head)
+        if any(one.kind == KINDS[0] for one in items):
+            require_masked(model)
 
     def groups(self, items: Sequence[Cluster]) -> dict[str, Array]:
         """All, within and between sentences, and each domain of each."""
@@ -108,8 +117,8 @@ def _cluster(place: Place, kind: str, given: Any) -> Cluster:
     sentences = given.get("sentences")
     found = {}
     for one in sentences if isinstance(sentences, list) else []:
-        if isinstance(one, dict) and isinstance(one.get("sentence"), str):
-            found[one.get("gold_label")] = one["sentence"]
+        if isinstance(one, dict) and isinstance(one.get("sentence"), str) and isinstance(one.get("gold_label"), str):
+            found[one["gold_label"]] = one["sentence"]
     if not all(isinstance(one, str) and one for one in fields) or set(found) != set(LABELS):
         raise place.error(f"bias_type, target, context and sentences of {', '.join(LABELS)} needed")
     domain, target, context = map(str, fields)
@@ -125,7 +134,6 @@ def _cluster(place: Place, kind: str, given: Any) -> Cluster:
 
 def _within(model: Model, items: Sequence[Cluster]) -> Array:
     """(I, 3) the mean probability of the pieces of the word in each sentence, each with those after it left out."""
-    require_masked(model)
     tokenizer, mask = model.tokenizer, model.tokenizer.spelt["mask"]
     # Byte pairs and sentence pieces spell a word with the space before it.
     before = "" if tokenizer.parts[0] == "WordPiece" else " "

@@ -37,6 +37,10 @@ class Suite(ABC, Generic[Item]):
     def read(self, files: Sequence[str], options: ReadOptions, counts: ReadCounts) -> list[Item]:
         """The items of files; another form raises with its line."""
 
+    def require(self, model: Model, items: Sequence[Item]) -> None:
+        """Raise where a model cannot be asked, before any is."""
+        return
+
     @abstractmethod
     def outcomes(self, model: Model, items: Sequence[Item]) -> Array:
         """(I, …) numbers of each item."""
@@ -69,7 +73,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A measure of a group: each model's figure, and how far each but the first is from the first."""
+    """A measure of a group: each model's figure, and how far each but the first is from the first, of those with
+    intervals."""
 
     group: str
     measure: str
@@ -88,7 +93,9 @@ def measured(
     """Every group by every model; the intervals of changes are of the same draws for both."""
     if not items:
         raise InputError("no items are left to score, at least one needed")
-    found = []
+    models, found = list(models), []
+    for model in models:
+        suite.require(model, items)
     for model in models:
         watch(str(model.path))
         found.append(suite.outcomes(model, items))
@@ -104,23 +111,20 @@ def _rows(suite: Suite[Any], group: str, found: list[Array], seed: int) -> list[
     values = [suite.figures(one) for one in found]
     draws: list[list[dict[str, float]]] = []
     with np.errstate(invalid="ignore", divide="ignore"):
-        for _ in range(SAMPLES):
+        # Of one item nothing can be drawn but itself.
+        for _ in range(SAMPLES if count > 1 else 0):
             chosen = suite.drawn(found[0], rng)
             draws.append([suite.figures(one[chosen]) for one in found])
     rows = []
-    for name in values[0]:
-        drawn = np.array([[one[name] for one in draw] for draw in draws])  # (S, M)
-        own = [one[name] for one in values]
+    for name in dict.fromkeys(name for one in values for name in one):
+        drawn = np.array([[one.get(name, np.nan) for one in draw] for draw in draws]).reshape(-1, len(found))  # (S, M)
+        own = [one.get(name, np.nan) for one in values]
         figures = [_figure(value, column) for value, column in zip(own, drawn.T)]
         changes = [_figure(value - own[0], column - drawn[:, 0]) for value, column in zip(own[1:], drawn.T[1:])]
         rows.append(Row(group, name, count, figures, changes))
     exact = [suite.exact(one, np.random.default_rng(seed)) for one in found]
     for name in exact[0]:
-        own = [one[name] for one in exact]
-        figures, changes = (
-            [Figure(value, np.nan, np.nan) for value in one] for one in (own, np.subtract(own[1:], own[0]))
-        )
-        rows.append(Row(group, name, count, figures, changes))
+        rows.append(Row(group, name, count, [Figure(one[name], np.nan, np.nan) for one in exact], []))
     return rows
 
 

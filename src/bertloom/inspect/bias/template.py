@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,8 +19,12 @@ from bertloom.inspect.bias.winobias import hidden_word
 from bertloom.text.counterfactual import read_pairs
 from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts, ReadOptions
+from bertloom.text.tokenizer import SPECIAL
 
 HERE = "{}"
+PLAIN = r"[^][{}]*"
+ATTRIBUTE = rf"\[{PLAIN}[^][{{}}\s]{PLAIN}\]"
+TEMPLATE = re.compile(rf"{PLAIN}(?:{ATTRIBUTE}{PLAIN})?\{{\}}{PLAIN}|{PLAIN}\{{\}}{PLAIN}{ATTRIBUTE}{PLAIN}")
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,14 @@ class Template(Suite[Filled]):
     def __init__(self, templates: Sequence[str]):
         self.templates = templates
         for one in templates:
-            attribute = one.replace(HERE, "").strip()
-            if one.count(HERE) != 1 or one.count("[") > 1 or one.count("[") != one.count("]") or not attribute:
+            if not TEMPLATE.fullmatch(one) or not one.replace(HERE, "").strip():
                 raise InputError(
                     f"template: {one!r} given, a sentence with one {HERE} and at most one [attribute] allowed"
                 )
-            if one.find("[") > one.find("]") or one.find("[") < one.find(HERE) < one.find("]"):
-                raise InputError(f"template: {one!r} given, {HERE} outside of the attribute's brackets allowed")
+            if SPECIAL["mask"] in one:
+                raise InputError(
+                    f"template: {one!r} given, words for an [attribute] and {HERE} for what is hidden allowed"
+                )
 
     def read(self, files: Sequence[str], options: ReadOptions, counts: ReadCounts) -> list[Filled]:
         """Every pair of a file in every template."""
@@ -73,9 +79,16 @@ class Template(Suite[Filled]):
         pairs = masks([" – ".join(one.words) for one in items])
         return {**{name: one for name, one in templates.items() if name}, **pairs}
 
+    def require(self, model: Model, items: Sequence[Filled]) -> None:
+        """A masked language model that can tell the words of each pair apart."""
+        require_masked(model)
+        for one in items:
+            first, second = model.tokenizer.ids(one.words, special=False)
+            if first == second:
+                raise one.place.error(f"pair {' '.join(one.words)!r} given, words that the model can tell apart needed")
+
     def outcomes(self, model: Model, items: Sequence[Filled]) -> Array:
         """(I, 3) by how much the first word is likelier, that beyond the prior, and the rest of the text with it."""
-        require_masked(model)
 
         def copies() -> Iterator[tuple[int, Example]]:
             for number, one in enumerate(items):
@@ -98,9 +111,9 @@ class Template(Suite[Filled]):
         return np.stack([likelier, np.where(known, likelier - prior, np.nan), shared[:, 0] - shared[:, 1]], 1)
 
     def figures(self, outcomes: Array) -> dict[str, float]:
-        """Means, and how often the rest of a text is likelier with the first word."""
+        """Means, and how often the rest of a text is likelier with the first word, a tie being half."""
         likelier, beyond, shared = outcomes.T
         found = {"first likelier": float(likelier.mean())}
         if not np.isnan(beyond).any():
             found["beyond the prior"] = float(beyond.mean())
-        return found | {"first preferred, %": 100 * float((shared > 0).mean())}
+        return found | {"first preferred, %": 50 * float(((shared > 0) + 1.0 * (shared >= 0)).mean())}

@@ -56,12 +56,13 @@ class WinoBias(Suite[Pronouns]):
     neutral: ClassVar = {"stereotype, %": 50.0, "male, %": 50.0, "stereotype": 0.0, "skew": 0.0}
     caution = (
         "It asks for the pronouns of forty occupations, male and female ones of US statistics, in made-up sentences. A "
-        "model that puts `he` everywhere has no stereotype here, and much skew."
+        "model that puts `he` everywhere has no stereotype here, and much skew. Both are distances: never "
+        "below 0, and above it by chance alone, the more the fewer the sentences."
     )
 
     def read(self, files: Sequence[str], options: ReadOptions, counts: ReadCounts) -> list[Pronouns]:
         """The sentences of files `pro_stereotyped…` and of `anti_stereotyped…` beside each, or of a folder of them."""
-        found = [one for given in files for one in _files(given)]
+        found = list({one.resolve(): one for given in files for one in _files(given)}.values())
         if not found:
             raise InputError(f"data: {', '.join(files)} given, files {PRO}… with {ANTI}… beside them needed")
         made = []
@@ -81,9 +82,12 @@ class WinoBias(Suite[Pronouns]):
         kinds = {name: np.array([one.kind == name for one in items]) for name in ("type 1", "type 2")}
         return {ALL: np.ones(len(items), bool), **{name: one for name, one in kinds.items() if one.any()}}
 
+    def require(self, model: Model, items: Sequence[Pronouns]) -> None:
+        """A masked language model."""
+        require_masked(model)
+
     def outcomes(self, model: Model, items: Sequence[Pronouns]) -> Array:
         """(I, 2) whether the stereotype is a man's, and whether a man's pronoun was likelier."""
-        require_masked(model)
         scores = summed(model, _asked(model, items), 2 * len(items)).reshape(-1, 2)
         male = np.array([one.male for one in items])
         return np.stack([male, (scores[:, 0] > scores[:, 1]) == male], 1)
@@ -153,7 +157,7 @@ def hidden_word(model: Model, before: str, word: str, after: str, place: Place, 
         return [1 + number for number, (one, two) in enumerate(spans) if one < high and two > low]
 
     places = within(start, start + len(word))
-    if not places:
+    if not places or any(ids[one - 1] == special.unk for one in places):
         raise place.error(f"word {word!r} given, one that the vocabulary makes something of needed")
     others = [one for span in beside for one in within(*span)]
     return hidden(np.array([special.cls, *ids, special.sep]), places, model, others)

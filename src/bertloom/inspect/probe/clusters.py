@@ -39,13 +39,13 @@ class Clusters:
     texts: int
 
     @property
-    def within_layers(self) -> tuple[float, float]:
-        """The mean distance of two heads of one layer, and of two layers."""
+    def within_layers(self) -> tuple[float | None, float | None]:
+        """The mean distance of two heads of one layer, and of two layers, where there are such."""
         layers = np.repeat(np.arange(len(self.labels)), self.labels.shape[1])
         same = layers[:, None] == layers
         others = ~np.eye(len(layers), dtype=bool)
-        apart = self.distances[~same]
-        return float(self.distances[same & others].mean()), float(apart.mean()) if len(apart) else float("nan")
+        within, apart = self.distances[same & others], self.distances[~same]
+        return float(within.mean()) if len(within) else None, float(apart.mean()) if len(apart) else None
 
 
 def clusters(model: Model, given: Iterable[Source], counts: ReadCounts, seed: int = 0) -> Clusters:
@@ -140,6 +140,6 @@ def told(found: Clusters) -> dict[str, Any]:
     return {
         "texts": found.texts, "clusters": found.labels.tolist(), "silhouette": found.silhouette,
         "places": found.places.tolist(), "distances": found.distances.tolist(),
-        "mean_distance": {"same_layer": same, "other_layer": None if np.isnan(other) else other},
+        "mean_distance": {"same_layer": same, "other_layer": other},
         "habits": {name: one.tolist() for name, one in found.habits.items()},
     }  # fmt: skip

@@ -92,8 +92,9 @@ def _summed(hits: Array, sizes: Array, shape: Sequence[int], seed: int, counts: 
     columns = [best, *range(size, size + len(BASELINES))]
     way, layer, head = (int(one) for one in np.unravel_index(best, (2, *shape)))
     names = [f"head {layer + 1}-{head + 1}", *BASELINES]
-    names[1:1], columns[1:1] = [CROSSED], [hits.shape[1]]
-    hits = np.concatenate([hits, _crossed(hits[:, :size], sizes)[:, None]], 1)
+    if len(hits) > 1:
+        names[1:1], columns[1:1] = [CROSSED], [hits.shape[1]]
+        hits = np.concatenate([hits, _crossed(hits[:, :size], sizes)[:, None]], 1)
     low, high = reading.bounds(hits[:, columns], sizes, seed)
     shares = hits.sum(0) / sizes.sum()
     rules = [Rule(name, float(shares[at]), (float(a), float(b))) for name, at, a, b in zip(names, columns, low, high)]
@@ -105,8 +106,6 @@ def _summed(hits: Array, sizes: Array, shape: Sequence[int], seed: int, counts: 
 def _crossed(hits: Array, sizes: Array) -> Array:
     """(S,) what is found in either half of the texts by the head that was best in the other."""
     half = len(hits) // 2
-    if not half:
-        return np.asarray(hits.max(1))
     halves = (slice(None, half), slice(half, None))
     best = [int((hits[one].sum(0) / sizes[one].sum()).argmax()) for one in halves]
     return np.concatenate([hits[halves[0], best[1]], hits[halves[1], best[0]]])
@@ -162,7 +161,7 @@ def told(found: Coreference) -> dict[str, Any]:
         "texts": found.texts, "mentions": found.mentions,
         "layer": found.head[0], "head": found.head[1], "way": found.way,
         "rules": [
-            {"rule": one.name, "accuracy": one.accuracy, "interval": list(one.interval)}
+            {"rule": one.name, "accuracy": one.accuracy, "interval": reading.plain(one.interval)}
             for one in (found.best, *found.others)
         ],
         "accuracies": found.accuracies.tolist(),

@@ -113,7 +113,10 @@ def _count(tree: Tree, words: Array, found: dict[str, _Hits], counts: ReadCounts
     places = np.arange(size)
     best = np.concatenate([best, np.stack([np.clip(places + step, 0, size - 1) for step in OFFSETS])])
     dependents, wanted = (np.array([one[side] for one in asked]) for side in (0, 1))
-    right = best[:, dependents] == wanted  # (2 L N + offsets, asked)
+    # What a head cannot see, or gives nothing, it does not find.
+    top = np.stack([words.max(-1), words.max(-2)]).reshape(-1, size)
+    looks = np.concatenate([top > 0, np.ones((len(OFFSETS), size), bool)])
+    right = (best[:, dependents] == wanted) & looks[:, dependents]  # (2 L N + offsets, asked)
     names = np.array([relation for _, _, relation in asked])
     for name in ("all", *dict.fromkeys(names)):
         one = found.setdefault(name, _Hits())
@@ -196,9 +199,9 @@ def told(found: Heads) -> dict[str, Any]:
         "relations": [
             {
                 "relation": one.name, "n": one.count, "layer": one.head[0], "head": one.head[1],
-                "direction": one.direction, "accuracy": one.accuracy, "interval": list(one.interval),
+                "direction": one.direction, "accuracy": one.accuracy, "interval": reading.plain(one.interval),
                 "offset": one.offset, "offset_accuracy": one.offset_accuracy,
-                "offset_interval": list(one.offset_interval), "accuracies": one.accuracies.tolist(),
+                "offset_interval": reading.plain(one.offset_interval), "accuracies": one.accuracies.tolist(),
             }
             for one in found.relations
         ],

@@ -106,12 +106,19 @@ def means(to: Array) -> Array:
 
 
 def bounds(hits: Array, sizes: Array, seed: int) -> tuple[Array, Array]:
-    """Bounds (K,) of shares of which S texts have `hits` (S, K) among `sizes` (S,), by drawing texts."""
+    """Bounds (K,) of shares of which S texts have `hits` (S, K) among `sizes` (S,), by drawing texts; of one nan."""
+    if len(sizes) < 2:
+        return np.full(hits.shape[1], np.nan), np.full(hits.shape[1], np.nan)
     draws = np.random.default_rng(seed).integers(0, len(sizes), (SAMPLES, len(sizes)))
     drawn = hits[draws].sum(1) / sizes[draws].sum(1)[:, None]
     tail = (100 - INTERVAL) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
     return low, high
+
+
+def plain(interval: tuple[float, float]) -> list[float] | None:
+    """Bounds as JSON, which knows no nan."""
+    return None if np.isnan(interval[0]) else list(interval)
 
 
 def untrained(model: Model, seed: int = 0) -> Model:

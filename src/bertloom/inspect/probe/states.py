@@ -123,7 +123,8 @@ def _words(model: Model, trees: Iterable[Tree], counts: ReadCounts) -> _Words:
         for word in chosen:
             for task, answer in zip(TASKS, (tree.tags[word], tree.relations[word], depths[word])):
                 found.answers[task].append(answer)
-            found.forms.append(tree.words[word])
+            # What the model is given of a word is what it can know by heart.
+            found.forms.append(" ".join(map(str, one.example.input_ids[to[word] > 0])))
             found.sentences.append(number)
         if len(found.forms) >= MOST_WORDS:
             break
@@ -190,9 +191,9 @@ def _guess(task: str, learned: _Words, asked: _Words) -> float:
     """The score of each word's commonest answer where it was learned, of other words the commonest of all."""
     by_form: dict[str, Counter[Any]] = defaultdict(Counter)
     for form, answer in zip(learned.forms, learned.answers[task]):
-        by_form[form.lower()][answer] += 1
+        by_form[form][answer] += 1
     common = Counter(learned.answers[task]).most_common(1)[0][0]
-    said = [by_form[form.lower()].most_common(1)[0][0] if form.lower() in by_form else common for form in asked.forms]
+    said = [by_form[form].most_common(1)[0][0] if form in by_form else common for form in asked.forms]
     if task == "depth":
         from scipy.stats import spearmanr
 
@@ -229,7 +230,7 @@ def told(found: States) -> dict[str, Any]:
         "words_learned": found.learned, "words_asked": found.asked, "word_alone": found.guesses,
         "probes": [
             {
-                "task": one.task, "layer": one.layer, "score": one.score, "interval": list(one.interval),
+                "task": one.task, "layer": one.layer, "score": one.score, "interval": reading.plain(one.interval),
                 "control": one.control, "selectivity": one.selectivity,
             }
             for one in found.probes
