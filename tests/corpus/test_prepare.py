@@ -249,6 +249,8 @@ def test_changed_copies_stand_behind_documents_and_none_of_what_is_held_out(
     told = {"words": 2, "names": 0, "fingerprint": swaps.fingerprint, "documents": copies}
     assert made.manifest["counterfactual"] == told
     assert "counterfactual" not in plain.manifest | made.held_out.manifest
+    with pytest.raises(InputError, match="counterfactual: none of the words given in the text"):
+        prepare([tmp_path / "text.txt"], tokenizer_folder, tmp_path / "n", counterfactual=Swapper([("ant", "bee")]))
     two = prepare(
         [tmp_path / "text.txt"], tokenizer_folder, tmp_path / "2", counterfactual=swaps, held_out=0.25, workers=2
     )

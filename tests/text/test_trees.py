@@ -55,6 +55,13 @@ def test_malformed_lines_are_named_or_left_out(tmp_path: Path, old: str, new: st
     assert counts.mended["malformed sentence, left out"] == 1
 
 
+def test_a_circle_is_no_tree(tmp_path: Path) -> None:
+    assert "\t3\tadvmod" in GOOD
+    ring = GOOD.replace("\t3\taux", "\t2\taux").replace("\t3\tadvmod", "\t1\tadvmod")
+    with pytest.raises(InputError, match=r"a.conllu:3: word 1 hangs in a circle, a tree allowed"):
+        read(tmp_path / "a.conllu", ring)
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a file of CoNLL-U in .conllu allowed"):
         read(tmp_path / "a.txt", GOOD)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bertloom.inspect.probe.states import States
 
 # Tasks of probes as a table's columns, as in `states.TASKS`.
-SHORT = ("speech", "relation", "depth")
+SHORT = ("tag", "relation", "depth")
 # How a table shows which way a head looks.
 ARROWS = {"to head": "→ head", "to dependent": "head →", "to antecedent": "→ antecedent", "to mention": "antecedent →"}
 
@@ -218,14 +218,15 @@ class _States:
             own = {one.task: one for one in found.probes if one.layer == layer}
             cells = []
             for task in TASKS:
-                cells += [_share(own[task].score, own[task].interval, "±"), f"{100 * own[task].selectivity:.1f}"]
+                score = f"{100 * own[task].score:.1f}" if without else _share(own[task].score, own[task].interval)
+                cells += [score, f"{100 * own[task].selectivity:.1f}"]
                 cells += [f"{100 * random[task, layer]:.1f}"] if without else []
             rows.append((layer or "words", *cells))
         print_table(
             f"Linear probes that learned from {found.learned:,} words, asked {found.asked:,}; in %", columns, rows
         )
         say(
-            "± is half of the 95 % interval. `above` is how far above the control task (selectivity). Depth is "
+            f"{'' if without else '± is half of the 95 % interval. '}`above` is how far above the control task (selectivity). Depth is "
             "Spearman's correlation. Of the word alone its commonest answer: "
             + ", ".join(f"{task} {100 * score:.1f}" for task, score in found.guesses.items())
         )
@@ -321,6 +322,6 @@ def _texts(file: str, options: Any, counts: Any) -> Iterator[str]:
             yield from sentences(passage.paragraphs, "auto")
 
 
-def _share(value: float, interval: tuple[float, float], between: str = " ± ") -> str:
+def _share(value: float, interval: tuple[float, float]) -> str:
     half = 50 * (interval[1] - interval[0])
-    return f"{100 * value:.1f}" + (f"{between}{half:.1f}" if half == half else "")
+    return f"{100 * value:.1f}" + (f" ± {half:.1f}" if half == half else "")
