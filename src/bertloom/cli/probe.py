@@ -225,10 +225,11 @@ class _States:
         print_table(
             f"Linear probes that learned from {found.learned:,} words, asked {found.asked:,}; in %", columns, rows
         )
+        bounds = "" if without else "± is half of the 95 % interval. "
+        alone = ", ".join(f"{task} {100 * score:.1f}" for task, score in found.guesses.items())
         say(
-            f"{'' if without else '± is half of the 95 % interval. '}`above` is how far above the control task (selectivity). Depth is "
-            "Spearman's correlation. Of the word alone its commonest answer: "
-            + ", ".join(f"{task} {100 * score:.1f}" for task, score in found.guesses.items())
+            f"{bounds}`above` is how far above the control task (selectivity). Depth is Spearman's correlation. "
+            f"Of the word alone its commonest answer: {alone}"
         )
 
 
