@@ -13,6 +13,7 @@ class InputError(ValueError):
     def __init__(self, message: str, where: object = None, line: int | None = None):
         place = "" if where is None else f"{where}: " if line is None else f"{where}:{line}: "
         super().__init__(f"{place}{message}")
+        self.where = where
 
 
 @contextmanager

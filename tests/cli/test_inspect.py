@@ -97,6 +97,7 @@ def test_what_a_probe_refuses(typed: Typed, tiny_model: Path, trees: Path, menti
         ((trees, "--output", "x.gif"), "output: 'x.gif' given, a name in .png or .svg allowed"),
         ((trees, "--output", trees), "output: 'trees.conllu' given"),
         ((trees, "--least", 0), "least: 0 given"),
+        ((trees, "--least", 1000), "trees.conllu: no relation of 1000 words or more"),
         ((trees, "--what", "states", "--least", 3), "least: 3 given, which is for --what heads alone"),
     ):
         assert said in typed.refused("probe", tiny_model, *words)

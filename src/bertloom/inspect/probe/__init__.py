@@ -1,1 +1,1 @@
-"""What a model knows of language: what its heads look at, what its states tell, which heads it needs; one file each."""
+"""What a model knows of language, a file each: `of_file` asks, `draw`, `told` and `tables` show what was found."""

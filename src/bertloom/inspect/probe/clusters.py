@@ -18,7 +18,7 @@ from bertloom.errors import InputError
 from bertloom.files import whole_file
 from bertloom.inspect.probe import reading
 from bertloom.inspect.probe.heads import habits
-from bertloom.inspect.probe.reading import Array, Source
+from bertloom.inspect.probe.reading import Array, Question, Source, Table
 from bertloom.tasks.metrics import require_libraries
 from bertloom.text.sources import ReadCounts
 
@@ -98,7 +98,7 @@ def distances(attentions: Array) -> Array:
     return found.numpy()
 
 
-def draw(found: Clusters, path: Path) -> None:
+def draw(found: Clusters, path: Path, without: None = None) -> None:
     """The plane, clusters by colour and layers by number, beside a map of clusters."""
     from matplotlib.figure import Figure
 
@@ -143,3 +143,23 @@ def told(found: Clusters) -> dict[str, Any]:
         "mean_distance": {"same_layer": same, "other_layer": other},
         "habits": {name: one.tolist() for name, one in found.habits.items()},
     }  # fmt: skip
+
+
+def of_file(model: Model, asked: Question) -> Clusters:
+    """Of the trees of a file."""
+    return clusters(model, asked.trees(), asked.counts, asked.seed)
+
+
+def tables(found: Clusters, without: None = None) -> list[Table]:
+    """A cluster a row, with the mean habits of its heads."""
+    rows = []
+    for cluster in range(1, int(found.labels.max()) + 1):
+        own = found.labels == cluster
+        names = [f"{layer + 1}-{head + 1}" for layer, head in zip(*own.nonzero())]
+        means = [f"{one[own].mean():.2f}" for one in found.habits.values()]
+        rows.append((cluster, len(names), *means, " ".join(names)))
+    title = f"Heads that attend alike in {found.texts:,} texts; silhouette {found.silhouette:.2f}"
+    same, other = found.within_layers
+    apart = [f"{what} {one:.3f}" for what, one in (("one layer", same), ("two layers", other)) if one is not None]
+    remark = f"Nats between two heads in the mean: of {', of '.join(apart)}."
+    return [Table(title, ["cluster", "heads", *found.habits, "which"], rows, remark)]

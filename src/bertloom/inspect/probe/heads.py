@@ -17,7 +17,7 @@ from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.files import whole_file
 from bertloom.inspect.probe import reading
-from bertloom.inspect.probe.reading import Array
+from bertloom.inspect.probe.reading import ARROWS, Array, Question, Table, share
 from bertloom.text.sources import ReadCounts
 from bertloom.text.trees import Tree
 
@@ -160,7 +160,7 @@ def habits(attentions: Array, example: Example, model: Model) -> dict[str, Array
     }
 
 
-def draw(found: Heads, path: Path, most: int = 11) -> None:
+def draw(found: Heads, path: Path, without: Heads | None = None, most: int = 11) -> None:
     """A map of heads for each of the most frequent relations, and for each habit."""
     maps = [
         (f"{one.name}: {one.accuracy:.0%}, offset {one.offset_accuracy:.0%}", one.accuracies.max(0), 1.0)
@@ -207,3 +207,26 @@ def told(found: Heads) -> dict[str, Any]:
         ],
         "habits": {name: one.tolist() for name, one in found.habits.items()},
     }  # fmt: skip
+
+
+def of_file(model: Model, asked: Question) -> Heads:
+    """Of the trees of a file."""
+    found = heads(model, asked.trees(), asked.least, asked.seed)
+    asked.counts.mended.update(found.counts.mended)
+    return found
+
+
+def tables(found: Heads, without: Heads | None = None) -> list[Table]:
+    """A relation a row; beside it the share that random weights find."""
+    beside = {one.name: one.accuracy for one in without.relations} if without else {}
+    columns = ["relation", "n", "head", "looks", "right, %", "step", "right, %"] + ["new, %"] * bool(without)
+    rows = [
+        (
+            one.name, f"{one.count:,}", f"{one.head[0]}-{one.head[1]}", ARROWS[one.direction],
+            share(one.accuracy, one.interval), f"{one.offset:+d}", share(one.offset_accuracy, one.offset_interval),
+            *([f"{100 * beside[one.name]:.1f}"] if without else []),
+        )
+        for one in found.relations
+    ]  # fmt: skip
+    title = f"{found.sentences:,} sentences of {found.words:,} words; ± is half of the 95 % interval"
+    return [Table(title, columns, rows)]

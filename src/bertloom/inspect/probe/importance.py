@@ -18,8 +18,11 @@ from bertloom.errors import InputError
 from bertloom.evaluation import asked_of, hidden, log_probabilities
 from bertloom.example import Example
 from bertloom.inspect.probe.heads import draw_maps
-from bertloom.inspect.probe.reading import Array
+from bertloom.inspect.probe.reading import Array, Question, Table
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
+from bertloom.text.conll import is_universal
+from bertloom.text.readers import passages
+from bertloom.text.sentences import sentences
 from bertloom.text.sequence import room
 from bertloom.text.sources import ReadCounts
 
@@ -124,7 +127,7 @@ def of_task(model: Model, source: str, counts: ReadCounts) -> Importance:
     return importance(model, examples, losses, task.count(pack(examples)) if examples else 1)
 
 
-def draw(found: Importance, path: Path) -> None:
+def draw(found: Importance, path: Path, without: None = None) -> None:
     """A map of heads."""
     maps = [("importance, nats", found.scores, float(found.scores.max())), ("by layer", found.by_layer, 1.0)]
     draw_maps(maps, path)
@@ -137,3 +140,25 @@ def told(found: Importance) -> dict[str, Any]:
         "least_first": [[layer + 1, head + 1] for layer, head in found.order],
         "taken_away": [{"share": share, "loss": loss} for share, loss in found.curve],
     }  # fmt: skip
+
+
+def of_file(model: Model, asked: Question) -> Importance:
+    """Of a fine-tuned model's records, or of the texts of a file: trees, or sentences of any text."""
+    if model.task:
+        return of_task(model, asked.file, asked.counts)
+    if is_universal(asked.file):
+        return of_texts(model, (tree.text for tree in asked.trees()), asked.counts, asked.seed)
+    found = passages([asked.file], asked.options, asked.counts)
+    texts = (text for passage in found for text in sentences(passage.paragraphs, "auto"))
+    return of_texts(model, texts, asked.counts, asked.seed)
+
+
+def tables(found: Importance, without: None = None) -> list[Table]:
+    """The most and the least important heads, and what taking heads away costs."""
+    names = [(f"{layer + 1}-{head + 1}", f"{found.scores[layer, head]:.4f}") for layer, head in found.order]
+    ends = [*names[-1:-6:-1], *names[4::-1]] if len(names) > 10 else names[::-1]
+    curve = [(f"{100 * gone:.0f} %", f"{loss:.3f}") for gone, loss in found.curve]
+    return [
+        Table(f"Most and least important heads, {found.texts:,} texts", ["head", "nats a text"], ends),
+        Table("With the least important taken away", ["heads gone", "loss"], curve),
+    ]

@@ -5,7 +5,7 @@ L layers, N heads, D hidden size, n tokens or words of a text, S texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,8 @@ from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.init import randomise
 from bertloom.model.packed import pack
 from bertloom.text.sequence import room, sequence
-from bertloom.text.sources import ReadCounts
+from bertloom.text.sources import ReadCounts, ReadOptions
+from bertloom.text.trees import Tree, trees
 
 Array = npt.NDArray[Any]
 Span = tuple[int, int]
@@ -30,6 +31,43 @@ SAMPLES, INTERVAL = 1000, 95
 TOGETHER = 32
 # Of a picture's kinds.
 PICTURES = (".png", ".svg")
+
+
+# How a table shows which way a head looks.
+ARROWS = {"to head": "→ head", "to dependent": "head →", "to antecedent": "→ antecedent", "to mention": "antecedent →"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A file that a model is asked of, as the user gave it; every probe reads of it what is its own."""
+
+    file: str
+    options: ReadOptions
+    counts: ReadCounts
+    seed: int = 0
+    least: int = 20
+    train: str | None = None
+    watch: Callable[[str], None] = lambda what: None
+
+    def trees(self, file: str | None = None) -> Iterator[Tree]:
+        """The trees of the file, or of another."""
+        return trees(file or self.file, self.options, self.counts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a person sees of what was found."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    remark: str = ""
+
+
+def share(value: float, interval: tuple[float, float]) -> str:
+    """A share in percent, and half of its interval where it has one."""
+    half = 50 * (interval[1] - interval[0])
+    return f"{100 * value:.1f}" + (f" ± {half:.1f}" if half == half else "")
 
 
 class HasText(Protocol):

@@ -19,13 +19,15 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.files import whole_file
 from bertloom.inspect.probe import reading
-from bertloom.inspect.probe.reading import Array
+from bertloom.inspect.probe.reading import Array, Question, Table, share
 from bertloom.tasks.metrics import require_libraries
 from bertloom.text.sources import ReadCounts
 from bertloom.text.trees import Tree
 
 # What is asked of a word: its part of speech, its relation to its head, how many words stand between it and the root.
 TASKS = ("part of speech", "relation", "depth")
+# The same as a table's columns.
+SHORT = ("tag", "relation", "depth")
 # Words that a probe learns from at most, and the share of sentences it is measured on where no others are given.
 MOST_WORDS, HELD_OUT = 20_000, 0.2
 # Inverse strength of the penalty on standardised features, and steps of the solver.
@@ -236,3 +238,32 @@ def told(found: States) -> dict[str, Any]:
             for one in found.probes
         ],
     }  # fmt: skip
+
+
+def of_file(model: Model, asked: Question) -> States:
+    """Of the trees of a file, and of those that are learned from."""
+    learn = None if asked.train is None else asked.trees(asked.train)
+    return states(model, asked.trees(), asked.counts, learn, asked.seed, asked.watch)
+
+
+def tables(found: States, without: States | None = None) -> list[Table]:
+    """A layer a row; of every task the score and the selectivity, and what random weights tell."""
+    random = {(one.task, one.layer): one.score for one in without.probes} if without else {}
+    columns = ["layer", *(cell for task in SHORT for cell in (task, "above", *["new"] * bool(without)))]
+    rows = []
+    for layer in sorted({one.layer for one in found.probes}):
+        own = {one.task: one for one in found.probes if one.layer == layer}
+        cells = []
+        for task in TASKS:
+            cells.append(f"{100 * own[task].score:.1f}" if without else share(own[task].score, own[task].interval))
+            cells.append(f"{100 * own[task].selectivity:.1f}")
+            cells += [f"{100 * random[task, layer]:.1f}"] if without else []
+        rows.append((layer or "words", *cells))
+    bounds = "" if without else "± is half of the 95 % interval. "
+    alone = ", ".join(f"{task} {100 * score:.1f}" for task, score in found.guesses.items())
+    remark = (
+        f"{bounds}`above` is how far above the control task (selectivity). Depth is Spearman's correlation. "
+        f"Of the word alone its commonest answer: {alone}"
+    )
+    title = f"Linear probes that learned from {found.learned:,} words, asked {found.asked:,}; in %"
+    return [Table(title, columns, rows, remark)]
