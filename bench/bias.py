@@ -16,13 +16,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from distil import minilm
 from side_by_side import data
 
 from bertloom.corpus.arrays import default_workers
 from bertloom.corpus.prepare import prepare
 from bertloom.pretraining import pretrain
-from bertloom.text.counterfactual import Swapper, read_pairs
-from bertloom.text.sources import ReadOptions
+from bertloom.text.conll import sentences
+from bertloom.text.counterfactual import PRONOUNS, Swapper, read_pairs
+from bertloom.text.sources import ReadCounts, ReadOptions
 from bertloom.train.recipe import Recipe
 
 # Each model, how it goes on: steps, tokens of a sequence, rate.
@@ -71,6 +73,7 @@ def main() -> None:
         for text in () if given.table else TEXTS:
             if not learned(name, text, given.output):
                 sys.exit(130)
+    pronouns()
     suites = {name: data("bias", file) for name, file in SUITES.items()}
     if given.weat:
         suites |= association(given.weat, given.output)
@@ -80,6 +83,31 @@ def main() -> None:
             after = [word for text in TEXTS for word in ("--after", str(given.output / f"{name}-{text}"))]
             command = ["bias", str(MODELS[name][0]), *after, "--suite", suite, "--data", str(file)]
             subprocess.run([sys.executable, "-m", "bertloom", *command, "--corpus", str(corpus)], check=True)
+    for suite in ("weat", "seat") if given.weat else ():
+        # As it was published MiniLM has no language head.
+        command = ["bias", minilm(), "--suite", suite, "--data", str(suites[suite])]
+        subprocess.run([sys.executable, "-m", "bertloom", *command], check=True)
+
+
+def pronouns() -> None:
+    """How many uses of `her` and `his` in a treebank become what they should."""
+    swaps = Swapper([("he", "she"), ("him", "her"), ("his", "her")])
+    right: dict[str, list[bool]] = {"her": [], "his": []}
+    for tokens in sentences(str(data("probe", "en_ewt-train.conllu")), ReadOptions(), ReadCounts()):
+        text = ""
+        for token in tokens:
+            apart = "" if "SpaceAfter=No" in token.cells[9] else " "
+            text += token.cells[1] + apart
+        end = 0
+        for token in tokens:
+            end += len(token.cells[1])
+            low, tag = token.cells[1].lower(), token.cells[4]
+            if low in right and tag in ("PRP", "PRP$"):
+                said, _ = swaps(text[end - len(low) :])
+                right[low].append(said.split()[0].strip(".,!?;:/()\"'").lower() == PRONOUNS[low][tag == "PRP"])
+            end += "SpaceAfter=No" not in token.cells[9]
+    for word, found in right.items():
+        print(f"{word}: {sum(found)} of {len(found)} uses become what they should")
 
 
 def association(lists: Path, output: Path) -> dict[str, Path]:

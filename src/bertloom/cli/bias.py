@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bertloom.cli.options import AModel, AsJson, Whole
+from bertloom.cli.options import AModel, AnEncoding, AsJson, OnBad, Whole
 
 if TYPE_CHECKING:
     from bertloom.api import Model
     from bertloom.corpus import Corpus
     from bertloom.inspect.bias import Figure, Row, Suite
-
 
 # Tokens of a sequence of held-out text at most.
 LOSS_LENGTH = 128
@@ -30,8 +29,8 @@ def bias(
     after: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     corpus: Path | None = None,
     seed: Whole = 0,
-    encoding: str = "utf-8",
-    on_bad: Literal["error", "skip"] = "error",
+    encoding: AnEncoding = "utf-8",
+    on_bad: OnBad = "error",
     json: AsJson = False,
 ) -> None:
     """What a model prefers where people differ: published measures or your own, by group, with intervals.
@@ -50,10 +49,6 @@ def bias(
         Prepared corpus, of whose held-out part the table has each model's loss.
     seed
         Of the bootstrap and of drawn permutations.
-    encoding
-        Encoding of the files.
-    on_bad
-        Stop at a bad line of a table or of texts, or leave it out and count it.
     """
     from bertloom.api import load
     from bertloom.cli.show import print_json, print_table, remarks, say, say_counts
@@ -92,9 +87,7 @@ def bias(
         shown.append(["held-out text", "", "MLM loss", *cells])
     print_table(f"{suite or 'template'}: {len(items):,} items; ± is half of the 95 % interval", columns, shown)
     there = {row.measure for row in rows}
-    neutral = ", ".join(
-        f"{name} {value:g}" for name, value in asked.neutral.items() if any(one.startswith(name) for one in there)
-    )
+    neutral = ", ".join(f"{name} {value:g}" for name, value in asked.neutral.items() if name in there)
     say(f"Without preference: {neutral}.")
     say(asked.caution)
 
@@ -109,16 +102,15 @@ def _names(models: Sequence[str]) -> list[str]:
     return names
 
 
+def _digits(measure: str) -> int:
+    """Decimals that a measure is shown with: counts none, what is in percent one, chances five."""
+    if measure.startswith("p"):
+        return 5
+    return 0 if measure == "ties" else 1 if "%" in measure or measure in ("LMS", "SS", "ICAT") else 2
+
+
 def _shown(row: Row) -> list[str]:
-    digits = (
-        5
-        if row.measure.startswith("p")
-        else 0
-        if row.measure == "ties"
-        else 1
-        if "%" in row.measure or row.measure.isupper()
-        else 2
-    )
+    digits = _digits(row.measure)
 
     def cell(one: Figure, sign: str = "") -> str:
         text = f"{one.value:{sign}.{digits}f}"

@@ -22,6 +22,10 @@ def _whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 Whole = Annotated[int, Parameter(converter=_whole)]
 AModel = Annotated[str, Parameter(help="A model's folder, a run, or a Hub id.")]
+AnEncoding = Annotated[str, Parameter(help="Encoding of text files.")]
+OnBad = Annotated[
+    Literal["error", "skip"], Parameter(help="Stop at a bad line or sentence, or leave it out and count it.")
+]
 AsJson = Annotated[bool, Parameter(help="Print one JSON object.")]
 
 
@@ -49,11 +53,9 @@ class Reading:
         Parameter(help="A text file's documents end at blank lines or at its end; wrapped: at its end, lines joined."),
     ] = "blank-line"
     field: Annotated[str, Parameter(help="Field or column that holds the text.")] = "text"
-    encoding: Annotated[str, Parameter(help="Encoding of text files.")] = "utf-8"
+    encoding: AnEncoding = "utf-8"
     fallback: Annotated[str | None, Parameter(help="Encoding of lines that are not in it, as latin-1; counted.")] = None
-    on_bad: Annotated[Literal["error", "skip"], Parameter(help="Stop at a bad line, or leave it out and count it.")] = (
-        "error"
-    )
+    on_bad: OnBad = "error"
     max_line: Annotated[Whole, Parameter(help="Most bytes of a line.")] = 10_000_000
 
     @property

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from bertloom.cli.options import AModel, AsJson, Whole
+from bertloom.cli.options import AModel, AnEncoding, AsJson, OnBad, Whole
 
 
 def probe(
@@ -20,8 +20,8 @@ def probe(
     least: Whole | None = None,
     control: bool = False,
     seed: Whole = 0,
-    encoding: str = "utf-8",
-    on_bad: Literal["error", "skip"] = "error",
+    encoding: AnEncoding = "utf-8",
+    on_bad: OnBad = "error",
     json: AsJson = False,
 ) -> None:
     """What a model knows of language: what its heads look at, which are alike or needed, what its states tell.
@@ -44,10 +44,6 @@ def probe(
         Ask the same of the model with random weights too.
     seed
         Of the bootstrap that intervals come from, of splits and masks, and of the random weights.
-    encoding
-        Encoding of the file.
-    on_bad
-        Stop at a bad sentence, or leave it out and count it.
     """
     from bertloom.api import load
     from bertloom.cli.show import print_json, print_table, remarks, say, say_counts

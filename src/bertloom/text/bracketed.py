@@ -45,9 +45,10 @@ def mentioned(source: str, options: ReadOptions, counts: ReadCounts) -> Iterator
                 counts.mended["malformed line, left out"] += 1
 
 
-def _mentioned(place: Place, line: str) -> Mentioned | str:
-    """The text of a line, or what is wrong with it."""
-    text, spans, opened = "", [], None
+def unbracketed(line: str) -> tuple[str, list[Span]] | str:
+    """A text without its brackets and what stood in them, or what is wrong with these."""
+    text, opened = "", None
+    spans: list[Span] = []
     for part in re.split(r"([\[\]])", line):
         if part == "[" and opened is None:
             opened = len(text)
@@ -58,9 +59,15 @@ def _mentioned(place: Place, line: str) -> Mentioned | str:
             return f"a {part!r} without its other given, brackets around mentions allowed, none in another"
         else:
             text += part
-    if opened is not None:
-        return "a '[' without its other given, brackets around mentions allowed"
-    spans = [_trimmed(text, span) for span in spans]
+    return (text, spans) if opened is None else "a '[' without its other given, brackets around mentions allowed"
+
+
+def _mentioned(place: Place, line: str) -> Mentioned | str:
+    """The text of a line, or what is wrong with it."""
+    found = unbracketed(line)
+    if isinstance(found, str):
+        return found
+    text, spans = found[0], [_trimmed(found[0], span) for span in found[1]]
     if len(spans) < 2 or any(start >= end for start, end in spans):
         return f"{len(spans)} mentions in brackets given, at least 2 of a word or more needed"
     return Mentioned(place, text, tuple(spans))

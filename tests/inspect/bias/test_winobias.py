@@ -10,8 +10,9 @@ from sklearn.metrics import f1_score
 
 from bertloom.api import Model
 from bertloom.errors import InputError
+from bertloom.inspect.bias.masked import hidden_word
 from bertloom.inspect.bias.suite import measured
-from bertloom.inspect.bias.winobias import WinoBias, hidden_word
+from bertloom.inspect.bias.winobias import WinoBias
 from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts, ReadOptions
 
@@ -46,7 +47,8 @@ def test_sentences_and_what_is_hidden(files: Path, model: Model) -> None:
     both = [files / f"{side}_stereotyped_type1.txt.dev" for side in ("pro", "anti")]
     assert read(*both, files / "pro_stereotyped_type1.txt.dev") == items[:4], "each file once"
     one = items[1]
-    made = hidden_word(model, one.text[: one.span[0]], "his", one.text[one.span[1] :], one.place, one.others)
+    text = one.text[: one.span[0]] + "his" + one.text[one.span[1] :]
+    made = hidden_word(model, text, one.span, one.place, one.others)
     tokens = model.tokenizer.tokens(made.input_ids.tolist())
     pieces = [len(ids) for ids in model.tokenizer.ids(["his", "her"], special=False)]
     assert tokens.count("[MASK]") == sum(pieces), "the other `her` would give it away"
@@ -111,6 +113,21 @@ def test_other_lines_are_refused(text: str, said: str, tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_line_that_is_left_out_moves_no_other(tmp_path: Path) -> None:
+    """Each file has one bad line, in other places: what is left is paired by its line."""
+    lines = [f"[The cat] sees the {word} when [PRONOUN] sleeps." for word in ("dog", "cow", "duck", "horse")]
+    for name, pronoun, bad in (("pro", "he", 0), ("anti", "she", 2)):
+        text = [line.replace("PRONOUN", pronoun) for line in lines]
+        text[bad] = "[The cat sees"
+        (tmp_path / f"{name}_stereotyped.txt").write_text("\n".join(text))
+    made = WinoBias().read([str(tmp_path)], ReadOptions(on_bad="skip"), ReadCounts())
+    assert [one.place.line for one in made] == [2, 4]
+    (tmp_path / "anti_stereotyped.txt").write_text("\n" + "\n".join(lines).replace("PRONOUN", "she"))
+    (tmp_path / "pro_stereotyped.txt").write_text("\n".join(lines).replace("PRONOUN", "he"))
+    with pytest.raises(InputError, match=r"pro_stereotyped.txt:1: no sentence in this line of anti_stereotyped.txt"):
+        read(tmp_path)
+
+
 def test_files_without_their_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "pro_stereotyped.txt")
@@ -126,11 +143,11 @@ def test_files_without_their_other_are_refused(tmp_path: Path) -> None:
 
 def test_a_word_without_a_token_is_refused(model: Model) -> None:
     with pytest.raises(InputError, match=r"x:3: word '\\u200b' given"):
-        hidden_word(model, "a ", "\u200b", " b", Place("x", 3))
+        hidden_word(model, "a \u200b b", (2, 3), Place("x", 3))
     with pytest.raises(InputError, match="x:3: word '卍' given"):
-        hidden_word(model, "a ", "卍", " b", Place("x", 3))
+        hidden_word(model, "a 卍 b", (2, 3), Place("x", 3))
     with pytest.raises(InputError, match="x:3: text of 1,202 tokens"):
-        hidden_word(model, "cat " * 600, "cat", "", Place("x", 3))
+        hidden_word(model, "cat " * 600 + "cat", (2400, 2403), Place("x", 3))
 
 
 def test_the_published_files_are_read_whole(data: Path) -> None:

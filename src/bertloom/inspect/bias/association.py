@@ -16,7 +16,8 @@ import numpy as np
 
 from bertloom.api import Model
 from bertloom.errors import InputError
-from bertloom.inspect.bias.suite import Array, Suite
+from bertloom.inspect.bias.suite import Suite
+from bertloom.inspect.bootstrap import Array
 from bertloom.text.records import json_of
 from bertloom.text.sources import ReadCounts, ReadOptions
 
@@ -39,7 +40,7 @@ class Association(Suite[Target]):
     """Effect sizes, and p of a permutation test that a cut of the targets by chance goes as far (one-sided)."""
 
     least: ClassVar = 1
-    neutral: ClassVar = {"effect": 0.0}
+    neutral: ClassVar = {"effect": 0.0, "effect of [CLS]": 0.0, "effect of means": 0.0}
     caution = (
         "A positive effect is a link between the first target and the first attribute. None found is no proof that "
         "there is none, for the words are few. Words' vectors are the input embeddings, not what the layers make of"
@@ -64,6 +65,9 @@ class Association(Suite[Target]):
                     raise InputError(f"a second test {file.stem!r} given, tests of different names allowed", file)
                 found += made
         return found
+
+    def require(self, model: Model, items: Sequence[Target]) -> None:
+        """Any encoder."""
 
     def groups(self, items: Sequence[Target]) -> dict[str, Array]:
         """Each test."""
@@ -139,7 +143,7 @@ def _words(model: Model, words: Sequence[str]) -> Array:
     table = model.encoder.embeddings.word.weight.detach().float().cpu().numpy()
     made = []
     for word, ids in zip(words, model.tokenizer.ids(words, special=False)):
-        if not ids:
+        if not ids or model.tokenizer.special.unk in ids:
             raise InputError(f"word {word!r} given, one that the vocabulary makes something of needed", model.path)
         made.append(table[ids].mean(0))
     return np.array(made, np.float64)

@@ -13,9 +13,10 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.evaluation import hidden, summed
 from bertloom.example import Example
-from bertloom.inspect.bias.suite import Array, Suite, masks, one_file
+from bertloom.inspect.bias.masked import whole
+from bertloom.inspect.bias.suite import Suite, masks, one_file
+from bertloom.inspect.bootstrap import Array
 from bertloom.text.records import Place, Row, rows, text_of
-from bertloom.text.sequence import room
 from bertloom.text.sources import ReadCounts, ReadOptions
 
 DIRECTIONS = ("stereo", "antistereo")
@@ -65,10 +66,6 @@ class CrowsPairs(Suite[Pair]):
             **{name: directions[name] for name in DIRECTIONS if name in directions},
         }
 
-    def require(self, model: Model, items: Sequence[Pair]) -> None:
-        """A masked language model."""
-        require_masked(model)
-
     def outcomes(self, model: Model, items: Sequence[Pair]) -> Array:
         """(I, 2) the rounded scores of both sentences."""
         scores = shared_scores(model, [(one.more, one.less) for one in items], [one.place for one in items])
@@ -79,11 +76,9 @@ class CrowsPairs(Suite[Pair]):
         more, less = outcomes.T
         found = {"stereotype, %": 100 * float((more > less).mean())}
         told = more != less
-        return (
-            found
-            if told.all() or not told.any()
-            else found | {"without ties, %": 100 * float((more > less)[told].mean())}
-        )
+        if told.any() and not told.all():
+            found["without ties, %"] = 100 * float((more > less)[told].mean())
+        return found
 
     def exact(self, outcomes: Array, rng: np.random.Generator) -> dict[str, float]:
         """How many pairs are told apart by nothing."""
@@ -102,14 +97,11 @@ def _pair(row: Row, place: Place) -> Pair:
 
 def shared_scores(model: Model, pairs: Sequence[tuple[str, str]], places: Sequence[Place]) -> Array:
     """(len(pairs), 2) of both texts the log-probabilities, summed, of the tokens they share, each hidden alone."""
-    special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
     sides = [model.tokenizer.ids([pair[side] for pair in pairs]) for side in (0, 1)]
 
     def copies() -> Iterator[tuple[int, Example]]:
-        for number, both in enumerate(zip(*sides)):
-            if max(map(len, both)) > most:
-                raise places[number].error(f"text of {max(map(len, both)):,} tokens, at most {most} allowed")
-            wholes = [np.array([special.cls, *ids, special.sep]) for ids in both]
+        for number, (both, where) in enumerate(zip(zip(*sides), places)):
+            wholes = [whole(model, ids, where) for ids in both]
             first, second = (one.tolist() for one in wholes)
             for block in SequenceMatcher(None, first, second).get_matching_blocks():
                 for side, start in ((0, block.a), (1, block.b)):
@@ -118,10 +110,3 @@ def shared_scores(model: Model, pairs: Sequence[tuple[str, str]], places: Sequen
                             yield 2 * number + side, hidden(wholes[side], [place], model)
 
     return summed(model, copies(), 2 * len(pairs)).reshape(-1, 2)
-
-
-def require_masked(model: Model) -> None:
-    """Raise where a model cannot name what is hidden by both sides of it."""
-    model.head("mlm")
-    if model.config.direction != "both":
-        raise InputError("reads one way, a masked language model needed", model.path)

@@ -13,10 +13,10 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.evaluation import hidden, summed
 from bertloom.example import Example
-from bertloom.inspect.bias.crows import require_masked
-from bertloom.inspect.bias.suite import ALL, Array, Suite, masks, one_file
+from bertloom.inspect.bias.masked import require_masked, whole
+from bertloom.inspect.bias.suite import ALL, Suite, masks, one_file
+from bertloom.inspect.bootstrap import Array
 from bertloom.text.records import Place, json_of
-from bertloom.text.sequence import room
 from bertloom.text.sources import ReadCounts, ReadOptions
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
@@ -145,19 +145,16 @@ def _within(model: Model, items: Sequence[Cluster]) -> Array:
                 texts.append(one.context.replace(BLANK, tokenizer.decode(ids[:count]) + mask))
                 labels.append(label)
                 owners.append(3 * number + side)
-    most = room(tokenizer.special, model.config.longest)
 
     def copies() -> Iterator[tuple[int, Example]]:
         for number, (ids, label) in enumerate(zip(tokenizer.ids(texts), labels)):
             place = items[owners[number] // 3].place
-            if len(ids) > most:
-                raise place.error(f"text of {len(ids):,} tokens, at most {most} allowed")
-            whole = np.array([tokenizer.special.cls, *ids, tokenizer.special.sep])
-            at = np.flatnonzero(whole == tokenizer.special.mask)
+            text = whole(model, ids, place)
+            at = np.flatnonzero(text == tokenizer.special.mask)
             if len(at) != 1:
                 raise place.error(f"context with {len(at) - 1} {mask} given, none allowed")
-            whole[at] = label
-            yield number, hidden(whole, at.tolist(), model)
+            text[at] = label
+            yield number, hidden(text, at.tolist(), model)
 
     shares = np.exp(summed(model, copies(), len(texts)))
     sizes = np.bincount(owners, minlength=3 * len(items))

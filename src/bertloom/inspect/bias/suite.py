@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from bertloom.api import Model
 from bertloom.errors import InputError
+from bertloom.inspect import bootstrap
+from bertloom.inspect.bias.masked import require_masked
+from bertloom.inspect.bootstrap import SAMPLES, Array
 from bertloom.text.sources import ReadCounts, ReadOptions
 
-Array = npt.NDArray[Any]
 Item = TypeVar("Item")
-SAMPLES, TAIL = 1000, 2.5
 ALL = "all"
 
 
@@ -38,8 +38,8 @@ class Suite(ABC, Generic[Item]):
         """The items of files; another form raises with its line."""
 
     def require(self, model: Model, items: Sequence[Item]) -> None:
-        """Raise where a model cannot be asked, before any is."""
-        return
+        """Raise where a model cannot be asked, before any is: by most suites masked language models alone can."""
+        require_masked(model)
 
     @abstractmethod
     def outcomes(self, model: Model, items: Sequence[Item]) -> Array:
@@ -119,8 +119,7 @@ def _rows(suite: Suite[Any], group: str, found: list[Array], seed: int) -> list[
     for name in dict.fromkeys(name for one in values for name in one):
         drawn = np.array([[one.get(name, np.nan) for one in draw] for draw in draws]).reshape(-1, len(found))  # (S, M)
         own = [one.get(name, np.nan) for one in values]
-        figures = [_figure(value, column) for value, column in zip(own, drawn.T)]
-        changes = [_figure(value - own[0], column - drawn[:, 0]) for value, column in zip(own[1:], drawn.T[1:])]
+        figures, changes = _figures(own, drawn), _figures([one - own[0] for one in own], drawn - drawn[:, :1])[1:]
         rows.append(Row(group, name, count, figures, changes))
     exact = [suite.exact(one, np.random.default_rng(seed)) for one in found]
     for name in exact[0]:
@@ -128,11 +127,8 @@ def _rows(suite: Suite[Any], group: str, found: list[Array], seed: int) -> list[
     return rows
 
 
-def _figure(value: float, drawn: Array) -> Figure:
-    # A draw in which a figure cannot be had (none of one kind in it) tells nothing.
-    known = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(known, [TAIL, 100 - TAIL]) if len(known) else (np.nan, np.nan)
-    return Figure(float(value), float(low), float(high))
+def _figures(values: Sequence[float], drawn: Array) -> list[Figure]:
+    return [Figure(float(one), float(low), float(high)) for one, low, high in zip(values, *bootstrap.bounds(drawn))]
 
 
 def masks(names: Sequence[str]) -> dict[str, Array]:

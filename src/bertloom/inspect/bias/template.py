@@ -13,9 +13,11 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.evaluation import summed
 from bertloom.example import Example
-from bertloom.inspect.bias.crows import require_masked, shared_scores
-from bertloom.inspect.bias.suite import Array, Suite, masks, one_file
-from bertloom.inspect.bias.winobias import hidden_word
+from bertloom.inspect.bias.crows import shared_scores
+from bertloom.inspect.bias.masked import hidden_word, require_masked
+from bertloom.inspect.bias.suite import Suite, masks, one_file
+from bertloom.inspect.bootstrap import Array
+from bertloom.text.bracketed import Span, unbracketed
 from bertloom.text.counterfactual import read_pairs
 from bertloom.text.records import Place
 from bertloom.text.sources import ReadCounts, ReadOptions
@@ -29,23 +31,19 @@ TEMPLATE = re.compile(rf"{PLAIN}(?:{ATTRIBUTE}{PLAIN})?\{{\}}{PLAIN}|{PLAIN}\{{\
 
 @dataclass(frozen=True)
 class Filled:
-    """Two words for the place of a template, whose attribute stands at `attribute` of what is before or after it."""
+    """Two words for the place of a template."""
 
     place: Place
     template: str
     words: tuple[str, str]
 
-    def parts(self) -> tuple[str, str, tuple[int, int] | None]:
-        """What is before and after the word, and where the attribute stands, in the text or -1 from its end."""
-        before, after = self.template.split(HERE)
-        marks = [(one.find("["), one.find("]")) for one in (before, after)]
-        attribute = None
-        if marks[0][0] >= 0:
-            attribute = (marks[0][0], marks[0][1] - 1)
-        elif marks[1][0] >= 0:
-            attribute = (len(before) + marks[1][0], len(before) + marks[1][1] - 1)
-        bare = [one.replace("[", "").replace("]", "") for one in (before, after)]
-        return bare[0], bare[1], attribute
+    def text(self, side: int) -> tuple[str, Span, list[Span]]:
+        """The text with one of the words, where the word stands in it, and where the attribute, if there is one."""
+        word = self.words[side]
+        found = unbracketed(self.template.replace(HERE, word))
+        assert not isinstance(found, str), "a template's brackets are looked at before"
+        start = len(self.template.split(HERE)[0].replace("[", "").replace("]", ""))
+        return found[0], (start, start + len(word)), found[1]
 
 
 class Template(Suite[Filled]):
@@ -90,24 +88,19 @@ class Template(Suite[Filled]):
     def outcomes(self, model: Model, items: Sequence[Filled]) -> Array:
         """(I, 3) by how much the first word is likelier, that beyond the prior, and the rest of the text with it."""
 
+        texts = [[one.text(side) for side in (0, 1)] for one in items]
+
         def copies() -> Iterator[tuple[int, Example]]:
-            for number, one in enumerate(items):
-                before, after, attribute = one.parts()
-                for side, word in enumerate(one.words):
-                    moved = len(word) if attribute and attribute[0] >= len(before) else 0
-                    where = attribute and (attribute[0] + moved, attribute[1] + moved)
-                    yield 4 * number + side, hidden_word(model, before, word, after, one.place)
-                    if where:
-                        yield 4 * number + 2 + side, hidden_word(model, before, word, after, one.place, [where])
+            for number, (one, both) in enumerate(zip(items, texts)):
+                for side, (text, word, attribute) in enumerate(both):
+                    yield 4 * number + side, hidden_word(model, text, word, one.place)
+                    if attribute:
+                        yield 4 * number + 2 + side, hidden_word(model, text, word, one.place, attribute)
 
         scores = summed(model, copies(), 4 * len(items)).reshape(-1, 4)
-        texts = []
-        for one in items:
-            before, after, _ = one.parts()
-            texts.append((before + one.words[0] + after, before + one.words[1] + after))
-        shared = shared_scores(model, texts, [one.place for one in items])
+        shared = shared_scores(model, [(first[0], second[0]) for first, second in texts], [one.place for one in items])
         likelier, prior = scores[:, 0] - scores[:, 1], scores[:, 2] - scores[:, 3]
-        known = np.array([one.parts()[2] is not None for one in items])
+        known = np.array([bool(first[2]) for first, _ in texts])
         return np.stack([likelier, np.where(known, likelier - prior, np.nan), shared[:, 0] - shared[:, 1]], 1)
 
     def figures(self, outcomes: Array) -> dict[str, float]:

@@ -12,13 +12,13 @@ import numpy as np
 
 from bertloom.api import Model
 from bertloom.errors import InputError
-from bertloom.evaluation import hidden, summed
+from bertloom.evaluation import summed
 from bertloom.example import Example
-from bertloom.inspect.bias.crows import require_masked
-from bertloom.inspect.bias.suite import ALL, Array, Suite
+from bertloom.inspect.bias.masked import hidden_word
+from bertloom.inspect.bias.suite import ALL, Suite
+from bertloom.inspect.bootstrap import Array
 from bertloom.text.bracketed import Mentioned, Span, mentioned
 from bertloom.text.records import Place
-from bertloom.text.sequence import room
 from bertloom.text.sources import ReadCounts, ReadOptions
 
 PRO, ANTI = "pro_stereotyped", "anti_stereotyped"
@@ -67,24 +67,23 @@ class WinoBias(Suite[Pronouns]):
             raise InputError(f"data: {', '.join(files)} given, files {PRO}… with {ANTI}… beside them needed")
         made = []
         for pro in found:
-            sides = [
-                list(mentioned(str(file), options, counts))
-                for file in (pro, pro.with_name(pro.name.replace(PRO, ANTI)))
-            ]
-            if len(sides[0]) != len(sides[1]):
+            anti = pro.with_name(pro.name.replace(PRO, ANTI))
+            # Lines that are left out of one file must not move those of the other.
+            sides = [{one.place.line: one for one in mentioned(str(file), options, counts)} for file in (pro, anti)]
+            if options.on_bad == "error" and len(sides[0]) != len(sides[1]):
                 raise InputError(f"{len(sides[0]):,} sentences, {len(sides[1]):,} in {ANTI}…, as many needed", pro)
             kind = "type 2" if "type2" in pro.name else "type 1"
-            made += [_pronouns(one, other, kind) for one, other in zip(*sides)]
+            for line, one in sides[0].items():
+                if line in sides[1]:
+                    made.append(_pronouns(one, sides[1][line], kind))
+                elif options.on_bad == "error":
+                    raise one.place.error(f"no sentence in this line of {anti.name}, one needed")
         return made
 
     def groups(self, items: Sequence[Pronouns]) -> dict[str, Array]:
         """All, and sentences whose grammar does not tell the answer (type 1) and does (type 2)."""
         kinds = {name: np.array([one.kind == name for one in items]) for name in ("type 1", "type 2")}
         return {ALL: np.ones(len(items), bool), **{name: one for name, one in kinds.items() if one.any()}}
-
-    def require(self, model: Model, items: Sequence[Pronouns]) -> None:
-        """A masked language model."""
-        require_masked(model)
 
     def outcomes(self, model: Model, items: Sequence[Pronouns]) -> Array:
         """(I, 2) whether the stereotype is a man's, and whether a man's pronoun was likelier."""
@@ -140,24 +139,6 @@ def _asked(model: Model, items: Sequence[Pronouns]) -> Iterator[tuple[int, Examp
     for number, one in enumerate(items):
         start, end = one.span
         for side, word in enumerate((one.pro, one.anti)):
-            moved = len(word) - (end - start)
+            text, moved = one.text[:start] + word + one.text[end:], len(word) - (end - start)
             others = [(low + moved * (low > start), high + moved * (low > start)) for low, high in one.others]
-            yield 2 * number + side, hidden_word(model, one.text[:start], word, one.text[end:], one.place, others)
-
-
-def hidden_word(model: Model, before: str, word: str, after: str, place: Place, beside: Sequence[Span] = ()) -> Example:
-    """A text that is asked for all pieces of a word in it; they are hidden, and so are those of characters `beside`."""
-    special, start = model.tokenizer.special, len(before)
-    ids, spans = model.tokenizer.pieces([before + word + after])[0]
-    most = room(special, model.config.longest)
-    if len(ids) > most:
-        raise place.error(f"text of {len(ids):,} tokens, at most {most} allowed")
-
-    def within(low: int, high: int) -> list[int]:
-        return [1 + number for number, (one, two) in enumerate(spans) if one < high and two > low]
-
-    places = within(start, start + len(word))
-    if not places or any(ids[one - 1] == special.unk for one in places):
-        raise place.error(f"word {word!r} given, one that the vocabulary makes something of needed")
-    others = [one for span in beside for one in within(*span)]
-    return hidden(np.array([special.cls, *ids, special.sep]), places, model, others)
+            yield 2 * number + side, hidden_word(model, text, (start, start + len(word)), one.place, others)

@@ -16,9 +16,10 @@ import torch
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.files import whole_file
+from bertloom.inspect.bootstrap import Array
 from bertloom.inspect.probe import reading
 from bertloom.inspect.probe.heads import habits
-from bertloom.inspect.probe.reading import Array, Question, Source, Table
+from bertloom.inspect.probe.reading import Question, Source, Table
 from bertloom.tasks.metrics import require_libraries
 from bertloom.text.sources import ReadCounts
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from bertloom.api import Model
 from bertloom.errors import InputError
+from bertloom.inspect.bootstrap import Array
 from bertloom.inspect.probe import reading
 from bertloom.inspect.probe.heads import draw_maps
-from bertloom.inspect.probe.reading import ARROWS, Array, Question, Table, share
+from bertloom.inspect.probe.reading import ARROWS, Question, Table, share
 from bertloom.text.bracketed import Mentioned, Span, mentioned
 from bertloom.text.sources import ReadCounts
 
@@ -54,8 +55,8 @@ class Coreference:
 def coreference(model: Model, given: Iterable[Mentioned], seed: int = 0) -> Coreference:
     """Of each bracketed mention but a text's first: which of the mentions before it is the same thing?
 
-    Mentions that can be meant are all phrases that are bracketed anywhere in the file, where they stand in the text. Of
-    each its last word that the vocabulary knows is its head word, as in English.
+    Mentions that can be meant are all phrases that are bracketed anywhere in the file, where they stand in the text.
+    The last word of each is its head word, as in English.
     """
     texts = list(given)
     phrases = _phrases(texts)

@@ -16,8 +16,9 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.files import whole_file
+from bertloom.inspect.bootstrap import Array
 from bertloom.inspect.probe import reading
-from bertloom.inspect.probe.reading import ARROWS, Array, Question, Table, share
+from bertloom.inspect.probe.reading import ARROWS, Question, Table, share
 from bertloom.text.sources import ReadCounts
 from bertloom.text.trees import Tree
 

@@ -17,8 +17,9 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.evaluation import asked_of, hidden, log_probabilities
 from bertloom.example import Example
+from bertloom.inspect.bootstrap import Array
 from bertloom.inspect.probe.heads import draw_maps
-from bertloom.inspect.probe.reading import Array, Question, Table
+from bertloom.inspect.probe.reading import Question, Table
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
 from bertloom.text.conll import is_universal
 from bertloom.text.readers import passages

@@ -9,30 +9,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.example import Example
+from bertloom.files import TAKEN
+from bertloom.inspect import bootstrap
+from bertloom.inspect.bootstrap import Array
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.init import randomise
 from bertloom.model.packed import pack
+from bertloom.text.bracketed import Span
 from bertloom.text.sequence import room, sequence
 from bertloom.text.sources import ReadCounts, ReadOptions
 from bertloom.text.trees import Tree, trees
 
-Array = npt.NDArray[Any]
-Span = tuple[int, int]
-SAMPLES, INTERVAL = 1000, 95
 TOGETHER = 32
-# Of a picture's kinds.
 PICTURES = (".png", ".svg")
-
-
 # How a table shows which way a head looks.
 ARROWS = {"to head": "→ head", "to dependent": "head →", "to antecedent": "→ antecedent", "to mention": "antecedent →"}
 
@@ -143,15 +140,10 @@ def means(to: Array) -> Array:
     return made
 
 
-def bounds(hits: Array, sizes: Array, seed: int) -> tuple[Array, Array]:
-    """Bounds (K,) of shares of which S texts have `hits` (S, K) among `sizes` (S,), by drawing texts; of one nan."""
-    if len(sizes) < 2:
-        return np.full(hits.shape[1], np.nan), np.full(hits.shape[1], np.nan)
-    draws = np.random.default_rng(seed).integers(0, len(sizes), (SAMPLES, len(sizes)))
-    drawn = hits[draws].sum(1) / sizes[draws].sum(1)[:, None]
-    tail = (100 - INTERVAL) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
-    return low, high
+def bounds(hits: Array, sizes: Array, seed: int) -> Array:
+    """(2, K) bounds of shares of which S texts have `hits` (S, K) among `sizes` (S,), by drawing texts."""
+    drawn = bootstrap.sums(np.concatenate([hits, sizes[:, None]], 1), seed)
+    return bootstrap.bounds(drawn[:, :-1] / drawn[:, -1:])
 
 
 def plain(interval: tuple[float, float]) -> list[float] | None:
@@ -169,8 +161,6 @@ def untrained(model: Model, seed: int = 0) -> Model:
 
 def require_picture(path: Path | None) -> None:
     """Raise where a name is not a picture's, or taken."""
-    from bertloom.files import TAKEN
-
     if path is not None and path.suffix not in PICTURES:
         raise InputError(f"output: {path.name!r} given, a name in .png or .svg allowed")
     if path is not None and path.exists():

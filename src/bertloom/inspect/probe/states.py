@@ -18,8 +18,10 @@ import numpy as np
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.files import whole_file
+from bertloom.inspect import bootstrap
+from bertloom.inspect.bootstrap import Array
 from bertloom.inspect.probe import reading
-from bertloom.inspect.probe.reading import Array, Question, Table, share
+from bertloom.inspect.probe.reading import Question, Table, share
 from bertloom.tasks.metrics import require_libraries
 from bertloom.text.sources import ReadCounts
 from bertloom.text.trees import Tree
@@ -182,11 +184,9 @@ def _interval(task: str, hits: Array, asked: _Words, seed: int) -> tuple[float, 
     first, second = (rankdata(one) for one in (hits, asked.answers["depth"]))
     first, second = first - first.mean(), second - second.mean()
     parts = np.stack([np.bincount(sentences, one) for one in (first * second, first**2, second**2)], 1)
-    draws = np.random.default_rng(seed).integers(0, len(parts), (reading.SAMPLES, len(parts)))
-    sums = parts[draws].sum(1)
-    tail = (100 - reading.INTERVAL) / 2
-    low, high = np.percentile(sums[:, 0] / np.sqrt(sums[:, 1] * sums[:, 2] + 1e-12), [tail, 100 - tail])
-    return float(low), float(high)
+    drawn = bootstrap.sums(parts, seed)
+    low, high = bootstrap.bounds((drawn[:, 0] / np.sqrt(drawn[:, 1] * drawn[:, 2] + 1e-12))[:, None])
+    return float(low[0]), float(high[0])
 
 
 def _guess(task: str, learned: _Words, asked: _Words) -> float:
