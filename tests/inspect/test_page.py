@@ -174,6 +174,7 @@ def test_why_a_hidden_token_was_put(opened: Opener, model: Model) -> None:
     turn(page, "mask")
     page.click('[data-place="2"]')
     page.click("#ask-why")
+    page.wait_for_selector("#reasons .token >> nth=0")
     best = model.fill("In [MASK] garden.", top=1)[0][0].token
     assert page.inner_text("#why-hidden").startswith(f"why {best}")
     chips = page.locator("#reasons .token").all_text_contents()

@@ -364,12 +364,14 @@ VIEWS.mask = async (root) => {
       chip.firstChild.textContent = chosen ? "[MASK]" : data.tokens[chip.dataset.place];
     }
     const found = await asked(place);
+    if (state.place !== place) return;
     const best = make("ol", { class: "best" });
     found.best.forEach(([token, share], rank) => best.append(make("li", {}, make("span", { class: "number" }, String(rank + 1)), make("b", {}, spelt(token)), make("span", {}, make("div", { class: "bar", style: `width:${(100 * share) / found.best[0][1]}%` })), make("span", { class: "number" }, percent(share)))));
     const rank = make("output", { id: "rank", role: "status" });
     const wanted = make("input", { id: "wanted", type: "text", dir: "auto", autocomplete: "off", placeholder: "a wanted word", oninput: async () => {
       const word = wanted.value.trim();
-      rank.textContent = word ? await ranked(place, word) : "";
+      const told = word ? await ranked(place, word) : "";
+      if (wanted.value.trim() === word) rank.textContent = told;
     } });
     answer.replaceChildren(
       make("p", {}, make("b", {}, spelt(data.tokens[place])), ` itself is number ${found.rank.toLocaleString("en")}, with ${percent(found.share)}.`), best,
