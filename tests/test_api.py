@@ -25,11 +25,6 @@ TEXTS = ["a", "한국어 문장입니다.", "word " * 90, "Élan naïve, 🙂!",
 
 
 @pytest.fixture(scope="module")
-def golden(minilm: Path) -> Model:
-    return bertloom.load(minilm)
-
-
-@pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Model:
     """A small random model with both heads and a tokenizer."""
     from bertloom import hub
@@ -65,7 +60,7 @@ def test_pooling(golden: Model) -> None:
     _, insides = golden.trace(TEXTS[1])
     last = insides[-1].hidden_states.numpy()
     for pooling, want in (("mean", last.mean(0)), ("cls", last[0]), ("max", last.max(0))):
-        assert np.allclose(golden.encode([TEXTS[1]], pooling)[0], want, atol=1e-5)  # type: ignore[arg-type]
+        assert np.allclose(golden.encode([TEXTS[1]], pooling)[0], want / np.linalg.norm(want), atol=1e-5)
 
 
 def test_trace(golden: Model) -> None:
@@ -249,8 +244,8 @@ def test_what_cannot_be_asked(golden: Model, pretrained: Model) -> None:
         golden.encode("a text")
     with pytest.raises(InputError, match="a string of whole characters"):
         golden.encode([("a", "b")])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="pooling: 'sum'"):
-        golden.encode(["a"], "sum")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="pooling: unknown 'sum'"):
+        golden.encode(["a"], "sum")
 
 
 def test_saved_with_its_tokenizer_and_card(pretrained: Model, tmp_path: Path) -> None:

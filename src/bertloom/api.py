@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bertloom import hub
+from bertloom import embedding, hub
+from bertloom import sentence as sentences
 from bertloom.card import CARD, model_card
 from bertloom.config import EncoderConfig
 from bertloom.errors import InputError, blaming
@@ -27,6 +28,7 @@ from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import HEADS, POOLED
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
 from bertloom.objectives import heads_of
+from bertloom.sentence import Sentence
 from bertloom.tasks import SETTINGS, Task, of_config
 from bertloom.tasks.predict import predicted
 from bertloom.tasks.task import Prediction, Record
@@ -66,6 +68,7 @@ class Model:
         unread: Sequence[str] = (),
         card: str | None = None,
         task: Task | None = None,
+        sentence: Sentence | None = None,
     ):
         self.encoder, self.heads, self.others, self.path = encoder.eval(), heads.eval(), dict(others), path
         self._tokenizer = tokenizer
@@ -74,6 +77,8 @@ class Model:
         self.card = card
         # What it was fine-tuned for, if it was.
         self.task = task
+        # How it makes a vector of a text, if its folder says so.
+        self.sentence = sentence
 
     @property
     def config(self) -> EncoderConfig:
@@ -96,7 +101,7 @@ class Model:
         """Texts, or pairs of texts, with special tokens; longer ones are cut at the model's positions."""
         special, most = self.tokenizer.special, self.config.longest
         if not seconds:
-            return [Example(*sequence(special, ids[: room(special, most)])) for ids in self.tokenizer.ids(texts)]
+            return embedding.examples(self.tokenizer, texts, most)
         made = []
         for first, second in zip(self.tokenizer.ids(texts), self.tokenizer.ids(seconds)):
             one, two = kept(len(first), len(second), room(special, most, pair=True))
@@ -111,23 +116,35 @@ class Model:
             raise InputError(f"text of {size:,} tokens, at most {most} allowed: {first[:40]!r}…")
         return Example(*sequence(special, *ids))
 
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str], pooling: Literal["mean", "cls", "max"] = "mean") -> npt.NDArray[np.float32]:
-        """(len(texts), D) float32: a vector of each text, in the order given; the mean of its tokens' vectors."""
+    def encode(
+        self,
+        texts: Sequence[str],
+        pooling: str | Sequence[str] | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+        tokens: int = TOKENS_AT_ONCE,
+    ) -> npt.NDArray[np.float32]:
+        """(len(texts), D) float32: a vector of each text, in the order given.
+
+        Pooled, normalised and begun with a prompt as the folder says, else the mean of its tokens' vectors; `tokens`
+        go through the model at once.
+        """
         if isinstance(texts, str):
             raise InputError("texts: one text given, a list of texts allowed")
-        if pooling not in ("mean", "cls", "max"):
-            raise InputError(f"pooling: {pooling!r} given, mean, cls or max allowed")
-        examples = self.examples(texts)
-        result = np.empty((len(examples), self.config.hidden_size), np.float32)
-        order = sorted(range(len(examples)), key=lambda number: -len(examples[number]))
-        for part in by_tokens([len(examples[number]) for number in order], TOKENS_AT_ONCE) if order else []:
-            batch = pack([examples[number] for number in order[part]])
-            states = self.encoder(batch.to(self.encoder.embeddings.word.weight.device)).float().cpu()
-            for number, one in zip(order[part], states.split(batch.lengths)):
-                pooled = one.mean(0) if pooling == "mean" else one[0] if pooling == "cls" else one.amax(0)
-                result[number] = pooled.numpy()
-        return result
+        sentence = self.how.asked(pooling, normalize, prompt)
+        found = list(embedding.vectors(self.encoder, self.tokenizer, sentence, texts, tokens))
+        return np.concatenate(found) if found else np.empty((0, sentence.width(self.config.hidden_size)), np.float32)
+
+    def token_vectors(self, texts: Sequence[str], tokens: int = TOKENS_AT_ONCE) -> list[embedding.TokenVectors]:
+        """Of each text its tokens, their places in it and last hidden states; texts are cut as in `encode`."""
+        if isinstance(texts, str):
+            raise InputError("texts: one text given, a list of texts allowed")
+        return list(embedding.token_vectors(self.encoder, self.tokenizer, self.how, texts, tokens))
+
+    @property
+    def how(self) -> Sentence:
+        """How it makes a vector of a text unless told otherwise."""
+        return self.sentence or Sentence()
 
     @torch.no_grad()
     def trace(self, text: str, second: str | None = None) -> tuple[list[str], list[Insides]]:
@@ -323,6 +340,8 @@ class Model:
                 task, told = self.task.architecture, {**told, **self.task.labels_in_config()}
         with whole_folder(folder) as beside:
             hub.write(beside, self.config, self.state(), self._tokenizer, told, task)
+            if self.sentence is not None:
+                sentences.write(beside, self.sentence, self.config.hidden_size, self.config.longest)
             (beside / CARD).write_text(card, encoding="utf-8")
             for name, one in self.companions.items():
                 one.save(beside / name)
@@ -392,4 +411,6 @@ def load(model: str | Path) -> Model:
     file = folder / CARD
     card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
     device = computing_device()
-    return Model(encoder.to(device), heads.to(device), tokenizer, others, folder, unread, card, task)
+    return Model(
+        encoder.to(device), heads.to(device), tokenizer, others, folder, unread, card, task, sentences.read(folder)
+    )

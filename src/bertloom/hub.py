@@ -87,6 +87,11 @@ def find(model: str | Path) -> Path:
         *FILES,
         "merges.txt",
         "README.md",
+        # What sentence-transformers says of a model.
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+        "*_Pooling/config.json",
         *WEIGHTS[:2],
         "model-*.safetensors",
     ]

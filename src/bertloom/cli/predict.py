@@ -24,7 +24,7 @@ def predict(
         Path | None, Parameter(help="File to make, .jsonl, .csv or .tsv; standard output unless given.")
     ] = None,
     fields: Annotated[DataFlags, Parameter(name="*")] = DataFlags(),  # type: ignore[valid-type]  # noqa: B008
-    tokens: Annotated[Whole, Parameter(help="Tokens that go through the model at once.")] = 8192,
+    tokens: Annotated[Whole, Parameter(help="Tokens that go through the model at once.")] = 1024,
     json: bool = False,
 ) -> None:
     """Ask a fine-tuned model of every record of a file, however long, and write its answers with probabilities.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bertloom.config import Window
 from bertloom.model.noise import keep_mask
-from bertloom.model.packed import EVERYWHERE, Batch, Block, seen_in
+from bertloom.model.packed import CAUSAL, EVERYWHERE, Batch, Block, seen_in
 
 # Sequences of more tokens are mixed by PyTorch's flash attention, where nothing is masked or dropped: it keeps no
 # probabilities, whose memory grows with the square. Of shorter ones they are cheaper kept than made again.
@@ -179,6 +179,28 @@ def attention(qkv: Tensor, asked: Tensor | None, made: list[Part], rate: float) 
     """
     with torch.autocast(qkv.device.type, enabled=False):
         return _Attention.apply(qkv, asked, made, rate)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def mix(qkv: Tensor, asked: Tensor | None, batch: Batch, read: Tensor | None, window: Window, rate: float) -> Tensor:
+    """Attention of a batch by the fastest way that does what is asked."""
+    if not rate and read is None:
+        if qkv.is_cuda and qkv.dtype in (torch.float16, torch.bfloat16):
+            return varlen_attention(qkv, batch, window)
+        if not qkv.is_cuda and not torch.is_grad_enabled() and window in (EVERYWHERE, CAUSAL):
+            return _attention_by_length(qkv, batch, causal=window == CAUSAL)
+    return attention(qkv, asked, parts(batch, read, window), rate)
+
+
+def _attention_by_length(qkv: Tensor, batch: Batch, causal: bool) -> Tensor:
+    """The same without gradients: neighbours of one length share a call of flash attention, and nothing is masked."""
+    mixed, start = [], 0
+    for length, count in batch.runs:
+        rows = qkv[start : start + count * length]
+        q, k, v = rows.view(count, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4).unbind()  # each (count, N, length, H)
+        out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)[0]
+        mixed.append(out.transpose(1, 2).flatten(0, 1))
+        start += count * length
+    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 
 def varlen_attention(qkv: Tensor, batch: Batch, window: Window = EVERYWHERE) -> Tensor:

@@ -107,11 +107,7 @@ class Attention(nn.Module):
         if into is not None:
             into.queries, into.keys = qkv[:, 0], qkv[:, 1]
             into.attentions = attend.attention_weights(qkv[:, 0], qkv[:, 1], batch, look.window)
-        rate = self.attention_rate * self.training
-        if x.is_cuda and not rate and read is None and qkv.dtype in (torch.float16, torch.bfloat16):
-            mixed = attend.varlen_attention(qkv, batch, look.window)
-        else:
-            mixed = attend.attention(qkv, q, attend.parts(batch, read, look.window), rate)
+        mixed = attend.mix(qkv, q, batch, read, look.window, self.attention_rate * self.training)
         if look.gates is not None:
             mixed = mixed * look.gates[batch.owners(read)][:, :, None]
         residual = x if read is None else x[read]

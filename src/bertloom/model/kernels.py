@@ -65,6 +65,9 @@ class _LinearDropoutAdd(torch.autograd.Function):
 
 def linear_dropout_add(x: Tensor, linear: torch.nn.Linear, residual: Tensor, rate: float) -> Tensor:
     """A linear layer's output, dropped out at `rate`, on top of the residual stream, (T, I) to (T, O)."""
+    if not rate and not torch.is_grad_enabled() and linear.bias is not None and x.dtype == residual.dtype:
+        # The product is added where the residual and the bias stand already, a pass less.
+        return (residual + linear.bias).addmm_(x, linear.weight.t())
     if not rate or x.device.type != "cpu":
         return residual + F.dropout(linear(x), rate, training=bool(rate))
     x, weight, bias = _in_compute_dtype(x, linear.weight, linear.bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from bertloom.example import Example
 # Consecutive short sequences share one attention call up to this many tokens, told apart by a mask.
 BLOCK = 128
 EVERYWHERE: Window = (None, None)
-# Tokens of a batch where nothing is kept for a gradient.
-TOKENS_AT_ONCE = 8192
+CAUSAL: Window = (None, 0)
+# Tokens of a batch where nothing is kept for a gradient. On a CPU of more the activations are so large that the C
+# library hands their memory back to the system, and getting it anew costs an eighth of the time.
+TOKENS_AT_ONCE = 32768 if torch.cuda.is_available() else 1024
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Batch:
         """(B,) the row of each sequence's first token."""
         ends = torch.tensor(self.lengths).cumsum(0)
         return (ends - torch.tensor(self.lengths)).to(self.input_ids.device)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """Lengths, and how many neighbours have each."""
+        return [(length, len(list(run))) for length, run in groupby(self.lengths)]
 
     def blocks(self, window: Window = EVERYWHERE) -> tuple[Block, ...]:
         """The attention calls under a window: runs of whole sequences of at most `BLOCK` tokens, or one longer one.

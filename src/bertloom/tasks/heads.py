@@ -5,7 +5,6 @@ T tokens, M labelled rows, D hidden size, K outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,6 +16,7 @@ from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.model.kernels import dropout
 from bertloom.model.packed import Batch
+from bertloom.model.pooling import POOLINGS, by_runs
 from bertloom.tasks.task import BODIES, FEATURES, TARGET
 
 
@@ -41,7 +41,7 @@ def summaries(encoder: Encoder, batch: Batch) -> Tensor:
     if config.classifier_pooling == "cls" and config.direction == "both":
         return encoder(batch)[batch.targets[TARGET][0]]  # type: ignore[no-any-return]
     if config.classifier_pooling == "mean":
-        return means(encoder(replace(batch, read=None)), batch.lengths)
+        return by_runs(POOLINGS["mean"], encoder(replace(batch, read=None)), batch)
     lengths = torch.tensor(batch.lengths, device=batch.starts.device)
     ends = batch.starts + lengths - 1
     if config.direction == "left-to-right":
@@ -50,13 +50,6 @@ def summaries(encoder: Encoder, batch: Batch) -> Tensor:
     # A text has two tokens and more, so that every edge is another row.
     states = encoder(replace(batch, read=edges)).view(len(ends), 2, 2, -1)  # (M, edge, side, D / 2)
     return torch.cat([states[:, 1, 0], states[:, 0, 1]], 1)
-
-
-def means(states: Tensor, lengths: Sequence[int]) -> Tensor:
-    """(B, D) of each sequence the mean of its rows (T, D)."""
-    sizes = torch.tensor(lengths, device=states.device)
-    owners = torch.repeat_interleave(sizes)
-    return states.new_zeros(len(sizes), states.shape[1]).index_add(0, owners, states) / sizes[:, None]
 
 
 class RowHead(nn.Linear):
@@ -132,5 +125,5 @@ class FeatureHead(nn.Module):
             padded, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
             x = torch.cat([one[:size] for one, size in zip(padded, present)])
         if self.pooled:
-            x = means(x, sizes)
+            x = by_runs(POOLINGS["mean"], x, batch)
         return self.output(x)  # type: ignore[no-any-return]

@@ -135,7 +135,7 @@ def _states(model: Model, texts: Sequence[str], way: str) -> Array:
     """(n, D) of texts that a model reads whole."""
     for text in texts:
         model.whole(text)
-    return model.encode(texts, pooling=way).astype(np.float64)  # type: ignore[arg-type]
+    return model.encode(texts, pooling=way).astype(np.float64)
 
 
 def _words(model: Model, words: Sequence[str]) -> Array:
