@@ -27,6 +27,7 @@ from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
 from bertloom.model.heads import HEADS, POOLED
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
+from bertloom.model.quantized import in_int8
 from bertloom.objectives import heads_of
 from bertloom.sentence import Sentence
 from bertloom.tasks import SETTINGS, Task, of_config
@@ -401,6 +402,9 @@ def load(model: str | Path) -> Model:
         if task:
             heads[task.part] = task.head(config)
         encoder.give_pooler("pooler" in parts)
+        for name in hub.quantized(state):
+            home, _, last = name.rpartition(".")
+            setattr(encoder.get_submodule(home), last, in_int8(encoder.get_submodule(name)))
     if task and task.pools(config) and "pooler" not in parts:
         raise InputError(f"config.json says {task.name}, but there are no weights of a pooler", folder)
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in heads}, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,8 @@ from bertloom.text.tokenizer import FILES, Tokenizer
 
 # Heads that `transformers` has no place for keep our names behind this one.
 OWN = "bertloom."
+# Where a scale is that of a weight in int8; there is one in a head on features too.
+SCALED = ("embeddings.", "layers.")
 # The one on a frozen encoder's features, and those of tasks.
 FEATURES = "features"
 TASK_PARTS = ("classifier", "qa_outputs")
@@ -178,7 +180,11 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
         if twin is not None and not torch.equal(twin, tensors.setdefault(first, twin)):
             raise InputError(f"{second} differs from {first}, tied weights allowed", folder)
     own = [name for name in tensors if name.startswith(OWN)]
-    state = {name.removeprefix(OWN): _sound(name, tensors.pop(name), folder) for name in own}
+    small = {OWN + stem for stem in quantized(name.removeprefix(OWN) for name in own)}
+    state = {
+        name.removeprefix(OWN): _sound(name, tensors.pop(name), folder, whole=name.removesuffix(".weight") in small)
+        for name in own
+    }
     with blaming(folder / "config.json", "describes no model that can be made"):
         table, parts = dict(names(config, _task_of(folder, family))), part_names(config)
     missing: list[str] = []
@@ -202,7 +208,11 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
     left = [name for name in tensors if name.startswith(claims)]
     places = {name for wanted in parts.values() for name in wanted}
     tops = {name.split(".")[0] for name in parts["encoder"]}
-    left += [OWN + name for name in state if name not in places and name.split(".")[0] in tops]
+    left += [
+        OWN + name
+        for name in state
+        if name not in places and name.split(".")[0] in tops and OWN + name.rpartition(".")[0] not in small
+    ]
     if missing or left:
         what = [
             f"{kind} {', '.join(sorted(found)[:3])}" for kind, found in (("no", missing), ("unknown", left)) if found
@@ -212,8 +222,15 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
     return state, sorted(tensors)
 
 
-def _sound(name: str, tensor: Tensor, where: object) -> Tensor:
-    """A tensor in fp32; raises where it holds no numbers that can be computed with."""
+def quantized(names: Iterable[str]) -> set[str]:
+    """The modules among a model's weights that are int8: those with a scale."""
+    return {name.removesuffix(".scale") for name in names if name.endswith(".scale") and name.startswith(SCALED)}
+
+
+def _sound(name: str, tensor: Tensor, where: object, whole: bool = False) -> Tensor:
+    """A tensor in fp32, or one of int8 (`whole`); raises where it holds no numbers that can be computed with."""
+    if whole and tensor.dtype == torch.int8:
+        return tensor
     if not tensor.is_floating_point():
         raise InputError(f"{name}: {str(tensor.dtype).removeprefix('torch.')} given, floating point allowed", where)
     tensor = tensor.float()
@@ -249,8 +266,10 @@ def write(
     family = FAMILIES[config.model_type]
     task = task or _pretrained(config, state)
     tensors: dict[str, Tensor] = {}
-    left = dict(state)
+    left, small = dict(state), quantized(state)
     for ours, theirs in names(config, task):
+        if ours.rpartition(".")[0] in small:
+            continue
         if ours in left and not (task == "Model" and ours.startswith(TASK_PARTS)):
             for name, part in zip(theirs, left.pop(ours).detach().cpu().chunk(len(theirs))):
                 tensors[name] = part.contiguous()

@@ -123,6 +123,10 @@ class Attention(nn.Module):
             if angles:
                 qkv = attend.turned(qkv, angles, 2 * self.heads)
             return None, qkv.view(-1, 3, *heads)
+        if not isinstance(self.qkv, nn.Linear):
+            # What is computed another way has no part of its own for queries.
+            _, qkv = self._projected(x, batch, look, None)
+            return qkv[read, 0], qkv[:, 1:]
         weight, bias = self.qkv.weight, self.qkv.bias
         biases = (None, None) if bias is None else (bias[:width], bias[width:])
         asked, qkv = F.linear(x[read], weight[:width], biases[0]), F.linear(x, weight[width:], biases[1])

@@ -63,8 +63,11 @@ class _LinearDropoutAdd(torch.autograd.Function):
         return grad @ weight, grad.t() @ x, grad.sum(0) if ctx.biased else None, grads[0], None
 
 
-def linear_dropout_add(x: Tensor, linear: torch.nn.Linear, residual: Tensor, rate: float) -> Tensor:
+def linear_dropout_add(x: Tensor, linear: torch.nn.Module, residual: Tensor, rate: float) -> Tensor:
     """A linear layer's output, dropped out at `rate`, on top of the residual stream, (T, I) to (T, O)."""
+    if not isinstance(linear, torch.nn.Linear):
+        # What is computed another way is never trained.
+        return linear(x).add_(residual)  # type: ignore[no-any-return]
     if not rate and not torch.is_grad_enabled() and linear.bias is not None and x.dtype == residual.dtype:
         # The product is added where the residual and the bias stand already, a pass less.
         return (residual + linear.bias).addmm_(x, linear.weight.t())

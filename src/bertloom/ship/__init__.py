@@ -1,0 +1,1 @@
+"""A trained model on its way to those who use it: files of vectors, smaller models."""
