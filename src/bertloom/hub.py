@@ -36,6 +36,8 @@ PARTS = ("pooler", *HEADS, *TASK_PARTS)
 BACKWARDS = ("reading_direction", "right-to-left")
 # What no weight is: places as buffers of old versions.
 BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)$")
+# Weights that no class of `transformers` computes with, as int8 ones: it shall not find them and make new ones.
+OWN_WEIGHTS = "bertloom.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -94,12 +96,13 @@ def find(model: str | Path) -> Path:
         "sentence_bert_config.json",
         "config_sentence_transformers.json",
         "*_Pooling/config.json",
+        OWN_WEIGHTS,
         *WEIGHTS[:2],
         "model-*.safetensors",
     ]
     try:
         folder = Path(snapshot_download(text, allow_patterns=patterns))
-        if not any((folder / name).exists() for name in WEIGHTS[:2]):
+        if not any((folder / name).exists() for name in (OWN_WEIGHTS, *WEIGHTS[:2])):
             folder = Path(snapshot_download(text, allow_patterns=[*patterns, *WEIGHTS[2:], "pytorch_model-*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"no such folder, and the Hub gave nothing: {str(error).splitlines()[0]}", model) from None
@@ -132,14 +135,14 @@ def _task_of(folder: Path, family: Family) -> str:
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a folder's weights; no code in a file is ever run."""
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    file = next((folder / name for name in (OWN_WEIGHTS, *WEIGHTS) if (folder / name).is_file()), None)
     if file is None:
         raise InputError(f"no weights there, one of {' '.join(WEIGHTS)} needed", folder)
     parts = [file]
     if file.suffix == ".json":
         with blaming(file):
             parts = [folder / name for name in sorted(set(read_json(file)["weight_map"].values()))]
-    read = _pickled if WEIGHTS.index(file.name) > 1 else _safetensors
+    read = _pickled if file.name in WEIGHTS[2:] else _safetensors
     return {name: tensor for part in parts for name, tensor in read(part).items()}
 
 
@@ -277,7 +280,7 @@ def write(
         tensors = {name.removeprefix(family.backbone): tensor for name, tensor in tensors.items()}
     tensors |= {OWN + name: tensor.detach().cpu().contiguous() for name, tensor in left.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(sorted(tensors.items())), folder / WEIGHTS[0], metadata={"format": "pt"})
+    save_file(dict(sorted(tensors.items())), folder / (OWN_WEIGHTS if small else WEIGHTS[0]), metadata={"format": "pt"})
     told = {"model_type": config.model_type, **(others or {}), "architectures": [family.classes + task]}
     if tokenizer is not None:
         ids = tokenizer.special.ids

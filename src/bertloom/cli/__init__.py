@@ -28,6 +28,8 @@ COMMANDS = {
     "predict": "Ask a fine-tuned model of every record of a file.",
     "evaluate": "Measure a model: held-out text, minimal pairs, or a task's data.",
     "fill": "Fill each [MASK] of a text.",
+    "embed": "Turn every text of a file into a vector.",
+    "compress": "Make a model smaller and faster, and say what it costs.",
     "view": "Show what a model does with a text: heads, neurons, layers, hidden words, and why.",
     "probe": "What a model's heads look at, of the relations in a treebank.",
     "bias": "What a model prefers where people differ, before and after.",
@@ -35,7 +37,7 @@ COMMANDS = {
 }
 for _name, _help in COMMANDS.items():
     # A command of several commands is asked for help itself.
-    _flags = {"help_flags": ()} if _name in ("finetune", "vocab") else {}
+    _flags = {"help_flags": ()} if _name in ("finetune", "vocab", "compress") else {}
     app.command(f"bertloom.cli.{_name}:{_name}", name=_name, help=_help, **_flags)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -103,3 +105,14 @@ def training_progress() -> Progress:
 def percent(share: float) -> str:
     """A share as percent."""
     return f"{100 * share:.1f} %"
+
+
+@contextmanager
+def embedding_progress(source: str, counts: ReadCounts) -> Iterator[Any]:
+    """A live bar of a file's share that is read, with texts done and time left, given how many are done."""
+    said, left = TextColumn("{task.fields[said]}"), TimeRemainingColumn(compact=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), said, left)
+    size = os.path.getsize(source) if os.path.isfile(source) else None
+    with Progress(*columns, console=remarks, transient=True, disable=not remarks.is_terminal) as progress:
+        task = progress.add_task("Embedding", total=size, said="")
+        yield lambda done: progress.update(task, completed=counts.bytes, said=f"{done:,} texts")

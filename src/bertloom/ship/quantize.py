@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bertloom.api import Model
 from bertloom.errors import InputError
+from bertloom.hub import quantized
 from bertloom.model.encoder import Encoder
 from bertloom.model.quantized import QuantizedEmbedding, QuantizedLinear, instruction_set
 
@@ -22,8 +23,6 @@ from bertloom.model.quantized import QuantizedEmbedding, QuantizedLinear, instru
 SHARES, KEPT = (0.0, 0.5, 0.65, 0.75, 0.85), (1.0, 0.85, 0.7)
 # Rows of each layer's inputs to choose by, and texts to calibrate and to measure on.
 ROWS, TEXTS = 1024, 512
-# What `transformers` reads before weights, and refuses for what it does not know.
-TOLD = {"quantization_config": {"quant_method": "bertloom"}}
 
 
 @dataclass
@@ -69,11 +68,11 @@ def quantize(model: Model, texts: Sequence[str], agreement: float = 0.995) -> tu
         raise InputError(f"agreement: {agreement} given, above 0 and under 1 allowed")
     if model.encoder.embeddings.word.weight.device.type != "cpu":
         raise InputError("int8 is for CPUs, a model on one needed")
-    if TOLD["quantization_config"] == model.others.get("quantization_config"):
+    if quantized(model.state()):
         raise InputError("is int8 already, a model in fp32 needed", model.path)
     checked, used = texts[::5], [text for number, text in enumerate(texts) if number % 5]
     encoder = copy.deepcopy(model.encoder)
-    made = Model(encoder, model.heads, model.tokenizer, {**model.others, **TOLD}, model.path, card=model.card,
+    made = Model(encoder, model.heads, model.tokenizer, model.others, model.path, card=model.card,
                  task=model.task, sentence=model.sentence)  # fmt: skip
     if not any(name == "mlm" for name in model.heads):
         _put(encoder, "embeddings.word", QuantizedEmbedding.of(encoder.embeddings.word))

@@ -310,3 +310,22 @@ def text_of(row: Row, name: str, place: Place) -> str:
     if not value.strip():
         raise place.error(f"column {name!r} is empty, a text needed; --on-bad skip leaves such rows out")
     return value
+
+
+def texts(source: str, column: str, options: ReadOptions, counts: ReadCounts) -> Iterator[str]:
+    """The texts of a source in order: each line of a .txt, or a column of rows; a row without it raises."""
+    require_file(source)
+    if not in_rows(source) and plain_suffix(source) not in (".csv", ".tsv", ".tab"):
+        with blaming(source, "cannot be read"), open_bytes(source) as stream:
+            yield from (line for _, line in lines(source, stream, options, counts))
+        return
+    for place, row in rows(source, (), options, counts):
+        value = row.get(column)
+        if isinstance(value, str):
+            yield value
+        elif options.on_bad == "skip":
+            counts.mended["row without a text, left out"] += 1
+        elif column in row:
+            raise place.error(f"{column}: {value!r} given, a text allowed")
+        else:
+            raise place.error(f"no column {column!r}, --column names one of {', '.join(map(str, row))}")
