@@ -32,3 +32,4 @@ bench: .venv/ready
 	.venv/bin/python bench/pretrain.py
 	.venv/bin/python bench/finetune.py sst2 squad squad-dynamic
 	.venv/bin/python bench/race.py
+	.venv/bin/python bench/encode.py
