@@ -49,7 +49,7 @@ def test_attention_alone_grows_with_the_length() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("length", [128, 300])
 def test_flops_are_those_that_are_computed(family: str, length: int) -> None:
-    """Forward, of every family, counted by PyTorch as it computes."""
+    """Forward as in training, of every family, counted by PyTorch as it computes."""
     base = FAMILIES[family].base
     config = replace(
         base, vocab_size=200, num_hidden_layers=4, hidden_size=64, num_attention_heads=4, intermediate_size=96,
@@ -58,7 +58,7 @@ def test_flops_are_those_that_are_computed(family: str, length: int) -> None:
     )  # fmt: skip
     batch = pack([Example(np.ones(length, np.int64), np.zeros(length, np.int64))] * 2)
     encoder = Encoder(config).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         encoder(batch)
     said = flops_per_token(config, length)
     told = (said["linear"] + said["attention"]) / 3 * 2 * length

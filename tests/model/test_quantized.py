@@ -13,7 +13,6 @@ from torch import nn
 from bertloom.model import quantized
 from bertloom.model.quantized import QuantizedEmbedding, QuantizedLinear, instruction_set
 
-
 # Without VNNI pairs of products are summed in 16 bits, which large ones do not fit.
 NEAR = 0.5 if "without VNNI" in instruction_set() else 1e-4
 
