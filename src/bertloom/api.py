@@ -403,8 +403,7 @@ def load(model: str | Path) -> Model:
             heads[task.part] = task.head(config)
         encoder.give_pooler("pooler" in parts)
         for name in hub.quantized(state):
-            home, _, last = name.rpartition(".")
-            setattr(encoder.get_submodule(home), last, in_int8(encoder.get_submodule(name)))
+            encoder.set_submodule(name, in_int8(encoder.get_submodule(name)))
     if task and task.pools(config) and "pooler" not in parts:
         raise InputError(f"config.json says {task.name}, but there are no weights of a pooler", folder)
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in heads}, folder)

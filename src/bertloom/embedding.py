@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bertloom.example import Example
 from bertloom.model.encoder import Encoder
-from bertloom.model.packed import Batch, by_tokens, pack
+from bertloom.model.packed import Batch, longest_first
 from bertloom.model.pooling import pooled
 from bertloom.sentence import Sentence
 from bertloom.text.sequence import room, sequence
@@ -92,10 +92,8 @@ def computed(
     encoder: Encoder, examples: list[Example], tokens: int, compute: Callable[[Batch], Tensor]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """What is computed of batches of examples, longest first, with the numbers of the examples in each."""
-    order = sorted(range(len(examples)), key=lambda number: -len(examples[number]))
-    for part in by_tokens([len(examples[number]) for number in order], tokens) if order else []:
-        batch = pack([examples[number] for number in order[part]])
-        yield order[part], compute(batch.to(encoder.embeddings.word.weight.device))
+    for numbers, batch in longest_first(examples, tokens):
+        yield numbers, compute(batch.to(encoder.embeddings.word.weight.device))
 
 
 def ahead(make: Callable[[tuple[str, ...]], Made], texts: Iterable[str]) -> Iterator[Made]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 import bertloom
 from bertloom.api import Model
+from bertloom.cli import main
 from bertloom.errors import InputError
 from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
@@ -127,3 +129,20 @@ def test_a_damaged_folder_is_refused(small: tuple[Model, work.Report, Path], tmp
         save_file({**tensors, **change}, tmp_path / "bertloom.safetensors")
         with pytest.raises(InputError, match=said):
             bertloom.load(tmp_path)
+
+
+def test_as_users_type_it(golden: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a fine-tuned model's score of before and after, which is `evaluate`'s own."""
+    model = tuned(bertloom.load(golden.path), "classify")
+    model.save(tmp_path / "tuned")
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
+    rows = [{"text": text, "label": ("no", "yes", "maybe")[n % 3]} for n, text in enumerate(SENTENCES)]
+    (tmp_path / "dev.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [tmp_path / "tuned", "--data", tmp_path / "texts.txt", "--dev", tmp_path / "dev.jsonl"]
+    with pytest.raises(SystemExit) as left:
+        main(["compress", "quantize", *map(str, words), "--output", str(tmp_path / "small"), "--json"])
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    for number, one in enumerate((model, bertloom.load(tmp_path / "small"))):
+        assert {name: both[number] for name, both in told["scores"].items()} == pytest.approx(one.evaluate(rows))
+    assert told["size"][0] > told["size"][1]

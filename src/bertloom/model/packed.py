@@ -208,6 +208,13 @@ def by_tokens(lengths: Sequence[int], budget: int) -> list[slice]:
     return [*slices, slice(start, len(lengths))]
 
 
+def longest_first(examples: Sequence[Example], budget: int) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of at most `budget` tokens in order of length, with the numbers of the examples in each."""
+    order = sorted(range(len(examples)), key=lambda number: -len(examples[number]))
+    for part in by_tokens([len(examples[number]) for number in order], budget) if order else []:
+        yield order[part], pack([examples[number] for number in order[part]])
+
+
 def grouped_log_softmax(logits: Tensor, sizes: Sequence[int]) -> Tensor:
     """(M, K) log-probabilities over the rows of each group; groups of `sizes` rows stand end to end."""
     owner = torch.repeat_interleave(torch.tensor(sizes, device=logits.device))  # (M,)

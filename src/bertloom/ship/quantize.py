@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.hub import quantized
-from bertloom.model.encoder import Encoder
 from bertloom.model.quantized import QuantizedEmbedding, QuantizedLinear, instruction_set
 
 # How much of the range of large inputs goes into the weights, and which part of a range is kept: the pair is chosen
@@ -75,22 +74,22 @@ def quantize(model: Model, texts: Sequence[str], agreement: float = 0.995) -> tu
     made = Model(encoder, model.heads, model.tokenizer, model.others, model.path, card=model.card,
                  task=model.task, sentence=model.sentence)  # fmt: skip
     if not any(name == "mlm" for name in model.heads):
-        _put(encoder, "embeddings.word", QuantizedEmbedding.of(encoder.embeddings.word))
+        encoder.set_submodule("embeddings.word", QuantizedEmbedding.of(encoder.embeddings.word))
     before = _unit(model.encode(checked))
     linears = {name: one for name, one in encoder.layers.named_modules(prefix="layers") if isinstance(one, nn.Linear)}
     smaller = _calibrated(made, linears, used)
     for name, one in smaller.items():
-        _put(encoder, name, one)
+        encoder.set_submodule(name, one)
     report = Report(instruction_set(), (_size(model), 0))
     found = _agreement(made, checked, before)
     if found.mean() < agreement:
         gains: dict[str, float] = {}
         for name, one in smaller.items():
-            _put(encoder, name, linears[name])
+            encoder.set_submodule(name, linears[name])
             gains[name] = float(_agreement(made, checked, before).mean())
-            _put(encoder, name, one)
+            encoder.set_submodule(name, one)
         for name in sorted(gains, key=lambda name: -gains[name]):
-            _put(encoder, name, linears[name])
+            encoder.set_submodule(name, linears[name])
             report.kept[name] = gains[name]
             found = _agreement(made, checked, before)
             if found.mean() >= agreement:
@@ -113,7 +112,7 @@ def _calibrated(made: Model, linears: dict[str, nn.Linear], texts: Sequence[str]
     """Each linear layer in int8, as near to itself as can be."""
     watched = {name: _Watched(linear) for name, linear in linears.items()}
     for name, one in watched.items():
-        _put(made.encoder, name, one)
+        made.encoder.set_submodule(name, one)
     made.encode(texts)
     return {name: _nearest(linears[name], torch.cat(one.rows), one.most) for name, one in watched.items()}
 
@@ -133,11 +132,6 @@ def _nearest(linear: nn.Linear, rows: Tensor, most: Tensor) -> QuantizedLinear:
                 best = error, one
     assert best is not None
     return best[1]
-
-
-def _put(encoder: Encoder, name: str, module: nn.Module) -> None:
-    home, _, last = name.rpartition(".")
-    setattr(encoder.get_submodule(home), last, module)
 
 
 def _agreement(model: Model, texts: Sequence[str], before: np.ndarray) -> np.ndarray:

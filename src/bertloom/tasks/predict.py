@@ -11,7 +11,7 @@ from torch import nn
 
 from bertloom.config import EncoderConfig
 from bertloom.model.encoder import Encoder
-from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, pack
+from bertloom.model.packed import TOKENS_AT_ONCE, longest_first
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
@@ -29,11 +29,9 @@ def outputs(
     encoder.eval(), head.eval()
     device = encoder.embeddings.word.weight.device
     found: list[Array] = [np.zeros((0, 0), np.float32)] * len(features)
-    order = sorted(range(len(features)), key=lambda number: -len(features[number]))
     total, count = 0.0, 0
-    for part in by_tokens([len(features[number]) for number in order], tokens) if order else []:
-        chosen = order[part]
-        batch = pack([features[number] for number in chosen]).to(device)
+    for chosen, batch in longest_first(features, tokens):
+        batch = batch.to(device)
         logits = head(encoder, batch)
         total, count = total + float(task.loss(logits, batch)), count + task.count(batch)
         sizes = [len(features[number].targets[TARGET][0]) for number in chosen]
