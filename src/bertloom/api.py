@@ -271,6 +271,12 @@ class Model:
             raise InputError(f"is not fine-tuned, a model made by bertloom finetune needed{had}", self.path)
         return self.task
 
+    def require_learning(self) -> Model:
+        """The model; raises where its weights are int8, which cannot be changed."""
+        if hub.quantized(self.state()):
+            raise InputError("is int8, the model in fp32 that it was made from needed", self.path)
+        return self
+
     @property
     def fingerprint(self) -> str:
         """A hash of every weight."""
@@ -303,6 +309,7 @@ class Model:
 
         Each begins as the mean of its old pieces, in the embeddings and in the biases of heads that name words.
         """
+        self.require_learning()
         tokenizer, pieces = extended_vocabulary(self.tokenizer, texts, size, min_frequency)
         return self._grown(tokenizer, pieces), list(pieces)
 
@@ -321,7 +328,7 @@ class Model:
             if name in HEADS and bias is not None and len(bias) == len(word):
                 head.bias = nn.Parameter(grow(bias.detach()))
         encoder.to(word.device)
-        made = Model(encoder, heads, tokenizer, self.others, self.path, task=self.task)
+        made = Model(encoder, heads, tokenizer, self.others, self.path, task=self.task, sentence=self.sentence)
         made.companions = {name: one._grown(tokenizer, pieces) for name, one in self.companions.items()}
         return made
 

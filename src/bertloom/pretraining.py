@@ -75,7 +75,7 @@ class Pretraining(Run[Measure]):
         claim_folder(self.folder, self._differing)
         found = checkpoint.newest(self.folder, warn)
         # The checkpoint has all that the run began with.
-        started = load(recipe.start) if recipe.start and not found else None
+        started = load(recipe.start).require_learning() if recipe.start and not found else None
         saved = found[1] / "model" if found else None
         if not recipe.objective:
             recipe = self.recipe = replace(self.recipe, objective=self._objective(saved, started))

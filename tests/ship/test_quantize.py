@@ -16,6 +16,7 @@ import bertloom
 from bertloom.api import Model
 from bertloom.cli import main
 from bertloom.errors import InputError
+from bertloom.finetuning.recipe import tuning
 from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.model.quantized import QuantizedLinear
@@ -112,8 +113,19 @@ def test_refusals(golden: Model, small: tuple[Model, work.Report, Path], tmp_pat
         quantize(golden, SENTENCES[:3])
     with pytest.raises(InputError, match="agreement: 1"):
         quantize(golden, SENTENCES, agreement=1.0)
-    with pytest.raises(InputError, match="is int8 already"):
+    with pytest.raises(InputError, match="is int8, the model in fp32"):
         quantize(bertloom.load(small[2]), SENTENCES)
+
+
+def test_it_learns_no_more(small: tuple[Model, work.Report, Path], tmp_path: Path) -> None:
+    (tmp_path / "data.tsv").write_text("text\tlabel\na\t1\nb\t0\n")
+    data = {"train": str(tmp_path / "data.tsv"), "dev": str(tmp_path / "data.tsv"), "output": str(tmp_path / "out")}
+    for learn in (
+        lambda: bertloom.load(small[2]).extended(SENTENCES, 5, 1),
+        lambda: bertloom.finetune(tuning("classify", {**data, "model": str(small[2])})),
+    ):
+        with pytest.raises(InputError, match="is int8, the model in fp32 that it was made from needed"):
+            learn()
 
 
 def test_a_damaged_folder_is_refused(small: tuple[Model, work.Report, Path], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def finetune(
                 if run["dead"] is not None:
                     say(f"seed {run['seed']} learned nothing: it answers {run['dead']} to everything")
             return report
-    start = load(recipe.model)
+    start = load(recipe.model).require_learning()
     remarks: list[str] = []
 
     def told(text: str) -> None:

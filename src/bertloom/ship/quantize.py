@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from bertloom.api import Model
 from bertloom.errors import InputError
-from bertloom.hub import quantized
 from bertloom.model.quantized import QuantizedEmbedding, QuantizedLinear, instruction_set
 
 # How much of the range of large inputs goes into the weights, and which part of a range is kept: the pair is chosen
@@ -67,8 +66,7 @@ def quantize(model: Model, texts: Sequence[str], agreement: float = 0.995) -> tu
         raise InputError(f"agreement: {agreement} given, above 0 and under 1 allowed")
     if model.encoder.embeddings.word.weight.device.type != "cpu":
         raise InputError("int8 is for CPUs, a model on one needed")
-    if quantized(model.state()):
-        raise InputError("is int8 already, a model in fp32 needed", model.path)
+    model.require_learning()
     checked, used = texts[::5], [text for number, text in enumerate(texts) if number % 5]
     encoder = copy.deepcopy(model.encoder)
     made = Model(encoder, model.heads, model.tokenizer, model.others, model.path, card=model.card,
