@@ -25,9 +25,9 @@ from bertloom.example import Example
 from bertloom.families import FAMILIES
 from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.forms import quantized, reshape
 from bertloom.model.heads import HEADS, POOLED
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
-from bertloom.model.quantized import in_int8
 from bertloom.objectives import heads_of
 from bertloom.sentence import Sentence
 from bertloom.tasks import SETTINGS, Task, of_config
@@ -273,9 +273,16 @@ class Model:
 
     def require_learning(self) -> Model:
         """The model; raises where its weights are int8, which cannot be changed."""
-        if hub.quantized(self.state()):
+        if quantized(self.state()):
             raise InputError("is int8, the model in fp32 that it was made from needed", self.path)
         return self
+
+    def with_encoder(self, encoder: Encoder, card: str | None = None) -> Model:
+        """The model with a copy of an encoder, and its heads and all else as they are."""
+        return Model(
+            copy.deepcopy(encoder), self.heads, self._tokenizer, self.others, self.path,
+            card=card or self.card, task=self.task, sentence=self.sentence,
+        )  # fmt: skip
 
     @property
     def fingerprint(self) -> str:
@@ -316,10 +323,10 @@ class Model:
     def _grown(self, tokenizer: Tokenizer, pieces: Mapping[str, list[int]]) -> Model:
         """The model, and whatever learned beside it, with words more, of old pieces each."""
         config = replace(self.config, vocab_size=max(self.config.vocab_size, len(tokenizer)))
-        encoder, heads = Encoder(config), copy.deepcopy(self.heads)
+        state = dict(self.encoder.state_dict())
+        encoder, heads = reshape(Encoder(config), state), copy.deepcopy(self.heads)
         encoder.give_pooler(hasattr(self.encoder, "pooler"))
         grow = partial(_grown, size=config.vocab_size, first=len(self.tokenizer), pieces=pieces)
-        state = dict(self.encoder.state_dict())
         word = state["embeddings.word.weight"]
         encoder.load_state_dict({**state, "embeddings.word.weight": grow(word)})
         for name, head in heads.items():
@@ -409,8 +416,7 @@ def load(model: str | Path) -> Model:
         if task:
             heads[task.part] = task.head(config)
         encoder.give_pooler("pooler" in parts)
-        for name in hub.quantized(state):
-            encoder.set_submodule(name, in_int8(encoder.get_submodule(name)))
+        reshape(encoder, state)
     if task and task.pools(config) and "pooler" not in parts:
         raise InputError(f"config.json says {task.name}, but there are no weights of a pooler", folder)
     hub.load_into(encoder, {name: tensor for name, tensor in state.items() if name.split(".")[0] not in heads}, folder)

@@ -43,6 +43,12 @@ def examples(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> list[Exam
     return [Example(*sequence(special, ids[: room(special, most)])) for ids in tokenizer.ids(texts)]
 
 
+def of_batch(encoder: Encoder, sentence: Sentence, batch: Batch) -> Tensor:
+    """(B, D) a vector of each sequence of a batch."""
+    found = pooled(encoder, batch, sentence.pooling).float()
+    return F.normalize(found) if sentence.normalize else found
+
+
 def vectors(
     encoder: Encoder, tokenizer: Tokenizer, sentence: Sentence, texts: Iterable[str], tokens: int
 ) -> Iterator[Vectors]:
@@ -52,13 +58,9 @@ def vectors(
     def tokenised(window: tuple[str, ...]) -> list[Example]:
         return examples(tokenizer, [begin + text for text in window] if begin else window, most)
 
-    def pool(batch: Batch) -> Tensor:
-        found = pooled(encoder, batch, sentence.pooling).float()
-        return (F.normalize(found) if sentence.normalize else found).cpu()
-
     for made in ahead(tokenised, texts):
         result = np.empty((len(made), sentence.width(encoder.config.hidden_size)), np.float32)
-        for numbers, found in computed(encoder, made, tokens, pool):
+        for numbers, found in computed(encoder, made, tokens, lambda batch: of_batch(encoder, sentence, batch).cpu()):
             result[numbers] = found.numpy()
         yield result
 

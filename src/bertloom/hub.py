@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,13 +20,12 @@ from bertloom.errors import InputError, blaming, nearest
 from bertloom.families import FAMILIES, Family
 from bertloom.files import read_json, write_json
 from bertloom.model.encoder import Encoder, Pooler
+from bertloom.model.forms import WORD, quantized
 from bertloom.model.heads import HEADS
 from bertloom.text.tokenizer import FILES, Tokenizer
 
 # Heads that `transformers` has no place for keep our names behind this one.
 OWN = "bertloom."
-# Where a scale is that of a weight in int8; there is one in a head on features too.
-SCALED = ("embeddings.", "layers.")
 # The one on a frozen encoder's features, and those of tasks.
 FEATURES = "features"
 TASK_PARTS = ("classifier", "qa_outputs")
@@ -36,7 +35,8 @@ PARTS = ("pooler", *HEADS, *TASK_PARTS)
 BACKWARDS = ("reading_direction", "right-to-left")
 # What no weight is: places as buffers of old versions.
 BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)$")
-# Weights that no class of `transformers` computes with, as int8 ones: it shall not find them and make new ones.
+# Weights that no class of `transformers` computes with, as int8 ones and fewer heads: it shall not find them and make
+# new ones.
 OWN_WEIGHTS = "bertloom.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -53,6 +53,20 @@ def part_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
         "encoder": names,
         **{part: tuple(f"{part}.{name}" for name in module.state_dict()) for part, module in made.items()},
     }
+
+
+@lru_cache(maxsize=64)
+def _shapes(config: EncoderConfig) -> dict[str, torch.Size]:
+    """The shapes of an encoder's weights as its config has them."""
+    with torch.device("meta"):
+        return {name: one.shape for name, one in Encoder(config).state_dict().items()}
+
+
+def is_plain(config: EncoderConfig, state: Mapping[str, Tensor]) -> bool:
+    """Whether an encoder's weights are what its config says, as `transformers` has them: not int8, none taken away."""
+    return not quantized(state) and all(
+        state[name].shape == shape for name, shape in _shapes(config).items() if name in state
+    )
 
 
 def names(config: EncoderConfig, task: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -214,7 +228,9 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
     left += [
         OWN + name
         for name in state
-        if name not in places and name.split(".")[0] in tops and OWN + name.rpartition(".")[0] not in small
+        if name not in places | {f"{WORD}.up"}
+        and name.split(".")[0] in tops
+        and OWN + name.rpartition(".")[0] not in small
     ]
     if missing or left:
         what = [
@@ -223,11 +239,6 @@ def read_state(folder: Path, config: EncoderConfig) -> tuple[dict[str, Tensor], 
         kind = f"{config.model_type} of {config.num_hidden_layers} layers"
         raise InputError(f"weights do not fit a {kind}: {'; '.join(what)}", folder)
     return state, sorted(tensors)
-
-
-def quantized(names: Iterable[str]) -> set[str]:
-    """The modules among a model's weights that are int8: those with a scale."""
-    return {name.removesuffix(".scale") for name in names if name.endswith(".scale") and name.startswith(SCALED)}
 
 
 def _sound(name: str, tensor: Tensor, where: object, whole: bool = False) -> Tensor:
@@ -280,7 +291,8 @@ def write(
         tensors = {name.removeprefix(family.backbone): tensor for name, tensor in tensors.items()}
     tensors |= {OWN + name: tensor.detach().cpu().contiguous() for name, tensor in left.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(sorted(tensors.items())), folder / (OWN_WEIGHTS if small else WEIGHTS[0]), metadata={"format": "pt"})
+    file = WEIGHTS[0] if is_plain(config, state) else OWN_WEIGHTS
+    save_file(dict(sorted(tensors.items())), folder / file, metadata={"format": "pt"})
     told = {"model_type": config.model_type, **(others or {}), "architectures": [family.classes + task]}
     if tokenizer is not None:
         ids = tokenizer.special.ids

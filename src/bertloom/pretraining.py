@@ -23,6 +23,7 @@ from bertloom.corpus.prepare import prepare
 from bertloom.errors import InputError, nearest
 from bertloom.evaluation import Measure, guessing, held_out
 from bertloom.model.encoder import Encoder
+from bertloom.model.forms import LowRankEmbedding, reshape
 from bertloom.model.heads import HEADS, POOLED, LanguageHead
 from bertloom.model.init import initialise
 from bertloom.model.packed import Batch, computing_device
@@ -82,6 +83,8 @@ class Pretraining(Run[Measure]):
         self.teacher = self._teacher()
         if self.teacher:
             self.identity = hashlib.sha256(f"{self.identity}{self.teacher.fingerprint}".encode()).hexdigest()[:32]
+        if started and isinstance(started.encoder.embeddings.word, LowRankEmbedding):
+            raise InputError("has word embeddings of low rank, whole ones needed for a language head", started.path)
         self.reached = self._reached(saved, started)
         self.config = self._config(saved, started)
         # A model is given segments as it was before, a new one wherever it has them.
@@ -213,7 +216,7 @@ class Pretraining(Run[Measure]):
         teacher = None
         if self.teacher:
             teacher = (self.teacher.encoder.to(device), cast(LanguageHead, self.teacher.heads["mlm"].to(device)))
-        self.encoder = Encoder(config)
+        self.encoder = reshape(Encoder(config), given)
         self.objective = Combined(config, recipe.objective, **recipe.choices(), teacher=teacher)
         parts = {name.partition(".")[0] for name in given}
         self.encoder.give_pooler(self.objective.pools or "pooler" in parts)

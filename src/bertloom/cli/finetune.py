@@ -26,12 +26,12 @@ _OWN = [one for one in fields(Tuning) if one.name not in ("task", "model")]
 def _finetuned(task: str, model: str, flags: dict[str, Any], json: bool) -> int:
     """Run flags, or a recipe's file with flags over it; a key of the file that cannot be is blamed on its line."""
     if Path(model).suffix != ".toml":
-        return _run(tuning(task, {**flags, "model": model}), json)
+        return run(tuning(task, {**flags, "model": model}), json)
     named, keys = read_tuning(Path(model))
     if named not in (None, task):
         raise InputError(f"task: {named!r} given, {task} asked for", model)
     try:
-        return _run(tuning(task, {**keys, **flags}), json)
+        return run(tuning(task, {**keys, **flags}), json)
     except InputError as error:
         of_file = str(error).partition(":")[0].replace("-", "_") in keys.keys() - flags.keys()
         raise (blamed(error, Path(model)) if of_file else error) from None
@@ -93,12 +93,13 @@ class TaskWatcher(Watcher):
         return [f"epoch {done / run.epoch:.1f}  dev: {scores}; loss {one.loss:.3f}"]
 
 
-def _run(recipe: Tuning, json: bool) -> int:
+def run(recipe: Tuning, json: bool) -> int:
+    """Run a recipe and show what came of it; the exit code."""
     from bertloom.cli.show import print_json, say
-    from bertloom.finetuning.tune import finetune as run
+    from bertloom.finetuning.tune import finetune as tune
 
     with TaskWatcher(quiet=json) as watcher:
-        report = run(recipe, watch=watcher, say=say, begin=_show_settings)
+        report = tune(recipe, watch=watcher, say=say, begin=_show_settings)
     if report is None:
         if json:
             print_json({"output": recipe.output, "finished": False})

@@ -11,12 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
-from bertloom.api import LENGTH, Model
+from bertloom.api import LENGTH, Model, load
 from bertloom.errors import InputError
 from bertloom.finetuning.recipe import Tuning
 from bertloom.tasks.augment import augmented
-from bertloom.tasks.predict import cut
-from bertloom.tasks.task import TARGET, Feature, Record, Task
+from bertloom.tasks.objective import require_match
+from bertloom.tasks.predict import cut, grouped, outputs
+from bertloom.tasks.task import SOFT, TARGET, Feature, Record, Task, options
 from bertloom.text.sources import ReadCounts
 
 Say = Callable[[str], None]
@@ -35,6 +36,7 @@ class Data:
     dev: list[Record]
     features: list[Feature]
     dev_features: list[list[Feature]]
+    teacher: Model | None = None
 
     @property
     def new_pooler(self) -> bool:
@@ -61,7 +63,7 @@ class Data:
         """A hash of every example and of the start model's weights, by which a run knows its own."""
         state = hashlib.sha256(self.start.fingerprint.encode())
         for one in (*self.features, *(one for made in self.dev_features for one in made)):
-            for array in (one.input_ids, one.segment_ids, *one.targets[TARGET]):
+            for array in (one.input_ids, one.segment_ids, *(part for both in one.targets.values() for part in both)):
                 state.update(array.tobytes())
         state.update(repr((self.task.labels_in_config(), list(map(self.task.gold, self.dev)))).encode())
         return state.hexdigest()[:32]
@@ -78,14 +80,16 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
     if "-" in (recipe.train, recipe.dev):
         # They are read twice, and again where a run goes on.
         raise InputError("standard input given, a file or hf:NAME needed for --train and --dev", "-")
-    task = task.told_by(recipe.train)
+    teacher = load(recipe.teacher) if recipe.teacher else None
+    task = _teachers(task, teacher) if teacher else task
+    task = (replace(task, asks=True) if teacher else task).told_by(recipe.train)
     records = list(task.read(recipe.train, counts))
     if not records:
         raise InputError("no records in it, at least two needed", recipe.train)
-    task = task.learn(records)
+    task = replace(task, asks=False) if teacher else task.learn(records)
     metric = recipe.metric or task.metrics[0]
     _require(recipe, task, metric, model)
-    learned = task.usable(records, counts)
+    learned = records if teacher else task.usable(records, counts)
     dev = task.usable(list(task.told_by(recipe.dev).read(recipe.dev, counts)), counts)
     for source, found in ((recipe.train, learned), (recipe.dev, dev)):
         if not found:
@@ -96,7 +100,11 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
         if number:
             say(f"{number:,} × {what}")
     say(f"{len(learned):,} training and {len(dev):,} dev records; best by {metric} on dev")
-    for remark in (*task.remarks(learned), *task.remarks_on_dev(dev), *overlaps(task, learned, dev)):
+    for remark in (
+        *(task.remarks(learned) if not teacher else ()),
+        *task.remarks_on_dev(dev),
+        *overlaps(task, learned, dev),
+    ):
         say(remark)
     records = [*learned, *new_records(recipe, task, learned, model)]
     if len(records) > len(learned):
@@ -111,14 +119,54 @@ def read(recipe: Tuning, model: Model, say: Say) -> Data:
             say(f"{number:,} of {len(made):,} {name} records have {task.limit(model.config)}")
         # New records stand after the training file's own.
         own = learned if name == "training" else dev
-        lost = [record for record, features in zip(own, made) if not task.reachable(record, features)]
+        answered = [] if teacher and name == "training" else zip(own, made)
+        lost = [record for record, features in answered if not task.reachable(record, features)]
         if lost:
             what = "have an answer that no pieces of the vocabulary make exactly"
             say(f"{len(lost):,} of {len(own):,} {name} records {what}, as {lost[0].place}")
-    data = Data(task, model, learned, dev, features, dev_features)
+    if teacher:
+        say(f"asking the teacher of {len(records):,} records")
+        _ask(teacher, task, recipe, model, records, train_features)
+    data = Data(task, model, learned, dev, features, dev_features, teacher)
     if data.new_pooler:
         say("the model has no pooler that was trained; a new one begins with the head")
     return data
+
+
+def _teachers(task: Task, teacher: Model) -> Task:
+    """The task of a teacher, with what the recipe says otherwise than by default."""
+    its = teacher.require_task()
+    if type(its) is not type(task):
+        raise InputError(f"is fine-tuned to {its.name}, a teacher of {task.name} needed", teacher.path)
+    if its.frozen or task.frozen:
+        raise InputError(
+            "stands on a frozen encoder's features, a teacher that was fine-tuned whole needed", teacher.path
+        )
+    own = {one.name: getattr(task, one.name) for one in options(task)}
+    changed = {one.name: own[one.name] for one in options(task) if own[one.name] != one.default}
+    return replace(its, temperature=1.0, **changed)
+
+
+def _ask(
+    teacher: Model, task: Task, recipe: Tuning, model: Model, records: Sequence[Record], made: list[list[Feature]]
+) -> None:
+    """Give every example the teacher's logits of its labelled rows; raises where its vocabulary has other rows."""
+    same = teacher.tokenizer.fingerprint == model.tokenizer.fingerprint
+    require_match(recipe.matches, teacher.encoder, model.config.hidden_size, same)
+    if same and teacher.config.longest >= max(len(one) for features in made for one in features):
+        asked = made
+    else:
+        asked = task.features(records, teacher.tokenizer, teacher.config)
+    flat = [one for features in asked for one in features]
+    logits, _ = outputs(task, teacher.encoder, teacher.heads[task.part], flat)
+    for record, features, its in zip(records, made, grouped(map(len, asked), logits)):
+        rows = [len(one.targets[TARGET][0]) for one in features]
+        if rows != [len(one) for one in its]:
+            raise record.place.error(
+                "falls into other pieces for the teacher than for the student; one with the teacher's vocabulary needed"
+            )
+        for one, wanted in zip(features, its):
+            one.targets[SOFT] = (one.targets[TARGET][0], wanted)
 
 
 def _require(recipe: Tuning, task: Task, metric: str, model: Model) -> None:

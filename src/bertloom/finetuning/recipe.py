@@ -11,7 +11,7 @@ from typing import Any
 from bertloom.errors import InputError, nearest
 from bertloom.tasks import TASKS, Task
 from bertloom.tasks.augment import WAYS
-from bertloom.tasks.task import options
+from bertloom.tasks.task import MATCHES, options
 from bertloom.train.keys import Keys, blamed, check_kind, key, name_of, read_keys
 from bertloom.train.recipe import LARGEST_SEED, MOST_DROPPED, PRECISIONS, SCHEDULES, trained_rate
 
@@ -52,6 +52,10 @@ class Tuning(Keys):
     augment: str = key("", f"New examples from old ones, joined by +: {', '.join(WAYS)}.")
     augment_share: float = key(0.15, "Share of the words that are changed in one.")
     augment_copies: int = key(1, "New examples for each old one and each way.")
+    teacher: str = key(
+        "", "Fine-tuned model whose answers are learned; training records need none of their own.", shapes=False
+    )
+    match: str = key("", f"What else of the teacher is learned, joined by +: {', '.join(MATCHES)}.")
     calibrate: bool = key(False, "Fit a temperature on dev, so that probabilities mean what they say.")
     micro_tokens: int = key(4096, "Tokens of a micro-batch, which bounds memory.")
     precision: str = key("auto", "auto, fp32 or bf16; auto is bf16 on a GPU that has it, else fp32.")
@@ -77,6 +81,11 @@ class Tuning(Keys):
         for way in self.ways:
             if way not in WAYS:
                 raise InputError(f"augment: {nearest(way, WAYS)}")
+        for one in self.matches:
+            if one not in MATCHES:
+                raise InputError(f"match: {nearest(one, MATCHES)}")
+        if self.match and not self.teacher:
+            raise InputError("match: given, a --teacher to match needed")
         for name in ("model", "train", "dev", "output"):
             if not getattr(self, name):
                 raise InputError(f"{name}: none given, one needed")
@@ -85,6 +94,11 @@ class Tuning(Keys):
     def ways(self) -> list[str]:
         """How new examples are made."""
         return self.augment.split("+") if self.augment else []
+
+    @property
+    def matches(self) -> list[str]:
+        """What of a teacher is learned beside its answers."""
+        return self.match.split("+") if self.match else []
 
     def rate(self, hidden_size: int) -> float:
         """The peak rate."""

@@ -17,10 +17,11 @@ from bertloom.corpus.draw import mix, permuted
 from bertloom.finetuning.data import Data
 from bertloom.finetuning.recipe import Tuning
 from bertloom.model.encoder import Encoder
+from bertloom.model.forms import reshape
 from bertloom.model.init import initialise
-from bertloom.model.packed import Batch, computing_device
+from bertloom.model.packed import Batch, computing_device, pack
 from bertloom.tasks import SETTINGS, Task
-from bertloom.tasks.objective import TaskObjective
+from bertloom.tasks.objective import TaskObjective, Taught
 from bertloom.tasks.predict import grouped, outputs
 from bertloom.tasks.task import Array, Prediction
 from bertloom.train import checkpoint
@@ -29,6 +30,8 @@ from bertloom.train.metrics import draw_scores
 from bertloom.train.optimizer import adamw, rate_at
 from bertloom.train.run import Run, claim_folder, precision_on
 
+# Examples by which a wider teacher's states are narrowed.
+SAMPLE = 256
 # Settings of the start model that say what it was made for.
 MADE_FOR = (SETTINGS, OBJECTIVE, "id2label", "label2id", "problem_type", "architectures")
 
@@ -69,8 +72,8 @@ class Finetuning(Run[Scores]):
         torch.manual_seed(self.seed)
         device = computing_device()
         self.precision = precision_on(device, recipe.precision)
-        self.encoder = Encoder(config)
         state = start.encoder.state_dict()
+        self.encoder = reshape(Encoder(config), state)
         pools = self.task.pools(config)
         self.encoder.give_pooler(pools)
         if self.data.new_pooler:
@@ -84,7 +87,7 @@ class Finetuning(Run[Scores]):
         self.encoder.load_state_dict(state)
         # The dropout is this run's; who trains the model on finds its own.
         self.encoder.config = start.config
-        self.objective = TaskObjective(self.task, self.task.head(config))
+        self.objective = self._objective(self.task.head(config))
         self.encoder.to(device), self.objective.to(device)
         self._freeze(config.num_hidden_layers)
         named = [*self.encoder.named_parameters(), *self.objective.named_parameters()]
@@ -92,6 +95,16 @@ class Finetuning(Run[Scores]):
         self.optimizer = adamw(learning, recipe.weight_decay, partial(self._scale, config.num_hidden_layers))
         peak = recipe.rate(config.hidden_size)
         self.rate = partial(rate_at, peak=peak, steps=self.last, warmup=recipe.warmup, schedule=recipe.schedule)
+
+    def _objective(self, head: nn.Module) -> TaskObjective:
+        """Of gold answers, or of a teacher's, whose task a student may have a head for already."""
+        teacher, start = self.data.teacher, self.start
+        if teacher is None:
+            return TaskObjective(self.task, head)
+        if start.task and start.task.labels_in_config() == self.task.labels_in_config():
+            hub.load_into(head, start.heads[self.task.part].state_dict(), start.path)
+        matches = self.recipe.matches
+        return Taught(self.task, head, teacher.encoder, matches, pack(self.data.features[:SAMPLE]))
 
     def _transform(self) -> dict[str, Tensor]:
         """Of a family whose pooler is the language head's first half, that half as it was pretrained."""

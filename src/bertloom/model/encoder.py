@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +34,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# What a trace has of each layer: its states, its queries, keys and values too, or how every token attends as well.
+Depth = Literal["states", "projections", "attentions"]
+
+
 @dataclass
 class Insides:
     """One layer looked into: `hidden_states` (T, D) after it, and each sequence's `attentions` (N, n, n), made of
-    `queries` and `keys` (T, N, H), which are turned where a model has rotary positions.
+    `queries` and `keys` (T, N, H), which are turned where a model has rotary positions; `values` are of their shape.
 
     The first entry of a trace is the embeddings, which attend to nothing; the last is behind a model's last norm.
     """
@@ -45,6 +50,9 @@ class Insides:
     attentions: list[Tensor] = field(default_factory=list)
     queries: Tensor | None = None
     keys: Tensor | None = None
+    values: Tensor | None = None
+    # Whether attentions are made, which take memory and pass no gradient on.
+    weighs: bool = True
 
 
 class Embeddings(nn.Module):
@@ -100,23 +108,31 @@ class Attention(nn.Module):
         # What comes from the embeddings has a norm behind it already.
         self.norm = nn.Identity() if bare else norm(config, width)
 
+    def resize(self, heads: int) -> None:
+        """Have so many heads, of new weights."""
+        width, inner, biased = self.qkv.in_features, heads * self.head_size, self.qkv.bias is not None
+        with self.qkv.weight.device:
+            self.heads = heads
+            self.qkv, self.output = nn.Linear(width, 3 * inner, biased), nn.Linear(inner, width, biased)
+
     def forward(self, x: Tensor, batch: Batch, look: Look, read: Tensor | None, into: Insides | None) -> Tensor:
         """`read` (R,) are the rows that ask; `into`, where given, receives how every row attends."""
         inner = self.norm(x) if self.first else x
         q, qkv = self._projected(inner, batch, look, read)
         if into is not None:
-            into.queries, into.keys = qkv[:, 0], qkv[:, 1]
-            into.attentions = attend.attention_weights(qkv[:, 0], qkv[:, 1], batch, look.window)
+            into.queries, into.keys, into.values = qkv.unbind(1)
+            if into.weighs:
+                into.attentions = attend.attention_weights(qkv[:, 0], qkv[:, 1], batch, look.window)
         mixed = attend.mix(qkv, q, batch, read, look.window, self.attention_rate * self.training)
         if look.gates is not None:
             mixed = mixed * look.gates[batch.owners(read)][:, :, None]
         residual = x if read is None else x[read]
-        total = linear_dropout_add(mixed.reshape(-1, x.shape[1]), self.output, residual, self.rate * self.training)
+        total = linear_dropout_add(mixed.flatten(1), self.output, residual, self.rate * self.training)
         return total if self.first else self.norm(total)
 
     def _projected(self, x: Tensor, batch: Batch, look: Look, read: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """None and all projections (T, 3, N, H), or queries (R, N, H) of the rows read and the rest (T, 2, N, H)."""
-        heads, width = (self.heads, self.head_size), x.shape[1]
+        heads, width = (self.heads, self.head_size), self.heads * self.head_size
         angles = None if look.theta is None else batch.turns(look.theta, self.head_size)
         if read is None:
             qkv = self.qkv(x)
@@ -191,7 +207,7 @@ class TwoSides(nn.Module):
         self, x: Tensor, batch: Batch, look: Look, read: Tensor | None = None, into: Insides | None = None
     ) -> Tensor:
         """(T, D), or (R, D) where rows are read."""
-        seen = [None if into is None else Insides(half) for half in x.chunk(2, 1)]
+        seen = [None if into is None else Insides(half, weighs=into.weighs) for half in x.chunk(2, 1)]
         gates = (None, None) if look.gates is None else look.gates.chunk(2, 1)
         windows = (look.window, look.window[::-1])
         looks = [Look(window, look.theta, one) for window, one in zip(windows, gates)]
@@ -202,10 +218,8 @@ class TwoSides(nn.Module):
         if into is not None:
             left, right = (one for one in seen if one is not None)
             into.attentions = [torch.cat(both) for both in zip(left.attentions, right.attentions)]
-            into.queries, into.keys = (
-                torch.cat(both, 1)  # type: ignore[arg-type]
-                for both in ((left.queries, right.queries), (left.keys, right.keys))
-            )
+            for name in ("queries", "keys", "values"):
+                setattr(into, name, torch.cat([getattr(left, name), getattr(right, name)], 1))
         return torch.cat(states, 1)
 
 
@@ -282,13 +296,15 @@ class Encoder(nn.Module):
         """
         return self.through(self.embedded(batch), batch, trace)
 
-    def through(self, x: Tensor, batch: Batch, trace: list[Insides] | None = None, attentions: bool = True) -> Tensor:
-        """The same of what goes into the first layer; a trace is dearer with attentions."""
-        looked = trace is not None and attentions
+    def through(
+        self, x: Tensor, batch: Batch, trace: list[Insides] | None = None, depth: Depth = "attentions"
+    ) -> Tensor:
+        """The same of what goes into the first layer; `depth` is what a trace has of each layer."""
+        looked = trace is not None and depth != "states"
         if trace is not None:
             trace.append(Insides(x))
         for number, (weights_of, look) in enumerate(zip(self.order, self.looks), 1):
-            into = Insides(x)
+            into = Insides(x, weighs=depth == "attentions")
             if batch.gates is not None:
                 look = replace(look, gates=batch.gates[:, number - 1])
             last = number == len(self.order) and trace is None
@@ -305,5 +321,5 @@ class Encoder(nn.Module):
     def hidden_states(self, batch: Batch) -> list[Tensor]:
         """What goes into the first layer, and what comes out of each, every (T, D)."""
         trace: list[Insides] = []
-        self.through(self.embedded(batch), batch, trace, attentions=False)
+        self.through(self.embedded(batch), batch, trace, "states")
         return [one.hidden_states for one in trace]

@@ -94,27 +94,36 @@ class QuantizedLinear(nn.Module):
 
 
 class QuantizedEmbedding(nn.Module):
-    """Ids to rows (…, E) of int8, each with a scale of its own."""
+    """Ids to rows (…, E) of int8, each with a scale of its own; what widens rows of low rank is as it was."""
 
     weight: Tensor
     scale: Tensor
+    up: Tensor | None
 
-    def __init__(self, rows: int, width: int):
+    def __init__(self, rows: int, width: int, up: Tensor | None = None):
         super().__init__()
         self.register_buffer("weight", torch.zeros(rows, width, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(rows))
+        self.register_buffer("up", up)
 
     @classmethod
     def of(cls, table: nn.Embedding) -> QuantizedEmbedding:
         """A table rounded."""
-        made, weight = cls(*table.weight.shape), table.weight.detach()
+        weight = table.weight.detach()
+        made = cls(len(weight), weight.shape[1], _up(table))
         made.scale.copy_(weight.abs().amax(1).clamp(min=1e-12) / SIDE)
         made.weight.copy_((weight / made.scale[:, None]).round())
         return made
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…, E)."""
-        return self.weight[ids] * self.scale[ids][..., None]
+        rows = self.weight[ids] * self.scale[ids][..., None]
+        return rows if self.up is None else F.linear(rows, self.up)
+
+
+def _up(table: nn.Embedding) -> Tensor | None:
+    up: Tensor | None = getattr(table, "up", None)
+    return None if up is None else up.detach().clone()
 
 
 def in_int8(module: nn.Module) -> nn.Module:
@@ -122,4 +131,4 @@ def in_int8(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Linear):
         return QuantizedLinear(module.in_features, module.out_features, module.bias is not None)
     assert isinstance(module, nn.Embedding)
-    return QuantizedEmbedding(module.num_embeddings, module.embedding_dim)
+    return QuantizedEmbedding(module.num_embeddings, module.embedding_dim, _up(module))

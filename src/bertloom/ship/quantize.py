@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.model.quantized import QuantizedEmbedding, QuantizedLinear, instruction_set
+from bertloom.ship.measure import changed, size, speeds
 
 # How much of the range of large inputs goes into the weights, and which part of a range is kept: the pair is chosen
 # that leaves a layer's outputs nearest to what they were.
@@ -68,9 +67,8 @@ def quantize(model: Model, texts: Sequence[str], agreement: float = 0.995) -> tu
         raise InputError("int8 is for CPUs, a model on one needed")
     model.require_learning()
     checked, used = texts[::5], [text for number, text in enumerate(texts) if number % 5]
-    encoder = copy.deepcopy(model.encoder)
-    made = Model(encoder, model.heads, model.tokenizer, model.others, model.path, card=model.card,
-                 task=model.task, sentence=model.sentence)  # fmt: skip
+    made = changed(model, "linear layers and word embeddings in int8")
+    encoder = made.encoder
     if not any(name == "mlm" for name in model.heads):
         encoder.set_submodule("embeddings.word", QuantizedEmbedding.of(encoder.embeddings.word))
     before = _unit(model.encode(checked))
@@ -78,7 +76,7 @@ def quantize(model: Model, texts: Sequence[str], agreement: float = 0.995) -> tu
     smaller = _calibrated(made, linears, used)
     for name, one in smaller.items():
         encoder.set_submodule(name, one)
-    report = Report(instruction_set(), (_size(model), 0))
+    report = Report(instruction_set(), (size(model), 0))
     found = _agreement(made, checked, before)
     if found.mean() < agreement:
         gains: dict[str, float] = {}
@@ -94,7 +92,8 @@ def quantize(model: Model, texts: Sequence[str], agreement: float = 0.995) -> tu
                 break
     report.int8 = [name for name in smaller if name not in report.kept]
     report.agreement, report.least = float(found.mean()), float(found.min())
-    report.size, report.speed = (_size(model), _size(made)), _speeds(model, made, texts)
+    before_after = speeds((model, made), texts)
+    report.size, report.speed = (size(model), size(made)), (before_after[0], before_after[1])
     return made, report
 
 
@@ -139,18 +138,3 @@ def _agreement(model: Model, texts: Sequence[str], before: np.ndarray) -> np.nda
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return F.normalize(torch.from_numpy(vectors)).numpy()
-
-
-def _size(model: Model) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state().values())
-
-
-def _speeds(before: Model, after: Model, texts: Sequence[str], rounds: int = 3) -> tuple[float, float]:
-    """Texts per second of both, in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for model, own in zip((before, after), times):
-            began = time.perf_counter()
-            model.encode(texts)
-            own.append(time.perf_counter() - began)
-    return len(texts) / sorted(times[0])[rounds // 2], len(texts) / sorted(times[1])[rounds // 2]

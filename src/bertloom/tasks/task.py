@@ -46,6 +46,8 @@ BEGINNING = 100
 LEAVE_OUT = "--on-bad skip leaves such records out"
 # The one target of a task's examples.
 TARGET = "labels"
+# The one that holds a teacher's logits, and what else of a teacher may be learned.
+SOFT, MATCHES = "soft", ("states", "relations")
 Prediction = dict[str, Any]
 Array = npt.NDArray[Any]
 

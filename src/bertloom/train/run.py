@@ -25,6 +25,8 @@ from bertloom.train.memory import give_back_memory
 from bertloom.train.metrics import FILE, Metrics
 
 RECIPE = "recipe.toml"
+# A model that was made for a run to start from.
+STUDENT = "student"
 M = TypeVar("M")
 
 
@@ -163,6 +165,7 @@ def _hardly_begun(folder: Path) -> bool:
     """Whether a folder holds nothing but what a run that was killed at once left behind."""
     metrics = folder / FILE
     left = {metrics} if metrics.is_file() and not metrics.stat().st_size else set()
+    left.add(folder / STUDENT)
     return set(folder.iterdir()) <= {*remains(folder), *left}
 
 

@@ -11,7 +11,7 @@ import torch
 from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.evaluation import hidden, log_probabilities
-from bertloom.inspect.probe.importance import TAKEN, draw, importance, of_task, of_texts, told
+from bertloom.inspect.probe.importance import TAKEN, Asked, draw, importance, of_task, of_texts, told
 from bertloom.model.packed import pack
 from bertloom.text.sources import ReadCounts
 from tests.inspect.conftest import DIRECTIONS, loaded, tuned
@@ -24,7 +24,8 @@ def test_scores_are_slopes_of_the_loss(name: str, runs: dict[str, Path]) -> None
     """By finite differences, text by text, in double precision."""
     model = loaded(runs[name])
     model.encoder.double(), model.heads.double()
-    found = of_texts(model, TEXTS, ReadCounts())
+    asked = of_texts(model, TEXTS, ReadCounts())
+    found = importance(model, asked)
     shape = found.scores.shape
     assert shape == (model.config.num_hidden_layers, model.config.num_attention_heads)
     seen: list[list[object]] = []
@@ -33,12 +34,11 @@ def test_scores_are_slopes_of_the_loss(name: str, runs: dict[str, Path]) -> None
         seen.append(list(part))
         return -log_probabilities(model, part, gates)
 
-    examples = _examples(model)
-    again = importance(model, examples, spied, 1)
+    again = importance(model, Asked(asked.examples, spied, 1))
     assert again.scores == pytest.approx(found.scores, rel=1e-6)
     for layer, head in ((0, 0), (1, 1)):
         total, step = 0.0, 1e-2
-        for one in examples:
+        for one in asked.examples:
             sides = []
             for sign in (1, -1):
                 gates = torch.ones(1, *shape, dtype=torch.float64)
@@ -46,18 +46,7 @@ def test_scores_are_slopes_of_the_loss(name: str, runs: dict[str, Path]) -> None
                 with torch.no_grad():
                     sides.append(float(-log_probabilities(model, [one], gates)))
             total += abs(sides[0] - sides[1]) / (2 * step)
-        assert found.scores[layer, head] == pytest.approx(total / len(examples), rel=1e-2)
-
-
-def _examples(model: Model) -> list:  # type: ignore[type-arg]
-    """What `of_texts` asks of the texts."""
-    from bertloom.inspect.probe import importance as module
-
-    caught: list = []  # type: ignore[type-arg]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "importance", lambda model, examples, losses, labels: caught.extend(examples))
-        of_texts(model, TEXTS, ReadCounts())
-    return caught
+        assert found.scores[layer, head] == pytest.approx(total / len(asked.examples), rel=1e-2)
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
@@ -95,14 +84,14 @@ def test_gates_are_each_texts_own(model: Model) -> None:
 
 
 def test_what_taking_heads_away_costs(model: Model, tmp_path: Path) -> None:
-    found = of_texts(model, TEXTS * 4, ReadCounts())
+    found = importance(model, of_texts(model, TEXTS * 4, ReadCounts()))
     assert [share for share, _ in found.curve] == list(TAKEN)
     assert np.linalg.norm(found.by_layer, axis=1) == pytest.approx(np.ones(len(found.scores)))
     assert sorted(found.order) == [(layer, head) for layer, head in np.ndindex(*found.scores.shape)]
     first, last = found.order[0], found.order[-1]
     assert found.by_layer[first] == found.by_layer.min()
     assert found.by_layer[last] == found.by_layer.max()
-    assert told(found) == told(of_texts(model, TEXTS * 4, ReadCounts()))
+    assert told(found) == told(importance(model, of_texts(model, TEXTS * 4, ReadCounts())))
     draw(found, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
@@ -115,7 +104,7 @@ def test_of_a_fine_tuned_models_loss(name: str, runs: dict[str, Path], tmp_path:
         "tag": [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text in TEXTS],
     }[name]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = of_task(model, str(tmp_path / "rows.jsonl"), ReadCounts())
+    found = importance(model, of_task(model, str(tmp_path / "rows.jsonl"), ReadCounts()))
     assert found.texts == 3
     assert (found.scores > 0).all()
     task = model.require_task()
@@ -131,7 +120,7 @@ def test_what_cannot_be_asked(model: Model, minilm: Path) -> None:
 
     counts = ReadCounts()
     with pytest.raises(InputError, match="no text is left"):
-        of_texts(model, ["", "cat " * 600], counts)
+        importance(model, of_texts(model, ["", "cat " * 600], counts))
     assert counts.mended["text of none or more than 510 tokens, left out"] == 2
     with pytest.raises(InputError, match="no trained mlm head"):
         of_texts(bertloom.load(minilm), TEXTS, counts)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from bertloom.api import Model
 from bertloom.errors import InputError
@@ -140,12 +141,11 @@ def _states(model: Model, texts: Sequence[str], way: str) -> Array:
 
 def _words(model: Model, words: Sequence[str]) -> Array:
     """(n, D) of words the means of their pieces' embeddings."""
-    table = model.encoder.embeddings.word.weight.detach().float().cpu().numpy()
     made = []
     for word, ids in zip(words, model.tokenizer.ids(words, special=False)):
         if not ids or model.tokenizer.special.unk in ids:
             raise InputError(f"word {word!r} given, one that the vocabulary makes something of needed", model.path)
-        made.append(table[ids].mean(0))
+        made.append(model.encoder.embeddings.word(torch.tensor(ids)).detach().float().cpu().numpy().mean(0))
     return np.array(made, np.float64)
 
 

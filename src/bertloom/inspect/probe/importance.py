@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +27,22 @@ from bertloom.text.sentences import sentences
 from bertloom.text.sequence import room
 from bertloom.text.sources import ReadCounts
 
-# Losses (B,) of examples under gates (B, L, N).
-Losses = Callable[[Sequence[Example], torch.Tensor], torch.Tensor]
+# Losses (B,) of examples, or their sum (1,), under gates (B, L, N) or none.
+Losses = Callable[[Sequence[Example], torch.Tensor | None], torch.Tensor]
 # Of a text's tokens so many are hidden, and shares of the heads that are taken away in turn.
 MASKED, TAKEN = 0.15, (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Texts that are asked at most.
 TEXTS = 1000
+
+
+class Asked(NamedTuple):
+    """What a model is asked: examples, their losses, over how many labels these go, and what to take slopes of where
+    losses have none."""
+
+    examples: Sequence[Example]
+    losses: Losses
+    labels: int
+    slopes: Losses | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,9 @@ class Importance:
         return [(int(one) // self.scores.shape[1], int(one) % self.scores.shape[1]) for one in flat]
 
 
-def importance(model: Model, examples: Sequence[Example], losses: Losses, labels: int) -> Importance:
+def importance(model: Model, asked: Asked) -> Importance:
     """Of every head the mean over texts of |dL/dg|, g a gate on what it brings, and what taking heads away costs."""
+    examples, losses, labels, _ = asked
     if not examples:
         raise InputError("no text is left that the model can read, at least one needed")
     model.encoder.eval(), model.heads.eval()
@@ -84,8 +95,8 @@ def _parts(examples: Sequence[Example]) -> Iterable[Sequence[Example]]:
         yield examples[part]
 
 
-def of_texts(model: Model, texts: Iterable[str], counts: ReadCounts, seed: int = 0) -> Importance:
-    """Of a pretrained model's loss on texts: of hidden tokens, or of whatever it learned to say of them."""
+def of_texts(model: Model, texts: Iterable[str], counts: ReadCounts, seed: int = 0) -> Asked:
+    """Of texts what a pretrained model is asked: hidden tokens, or whatever it learned to say of them."""
     special, most = model.tokenizer.special, room(model.tokenizer.special, model.config.longest)
     kind, masked = asked_of(model), model.config.direction == "both" and "mlm" in model.trained
     if not {"mlm", "rtd"} & set(model.trained):
@@ -105,11 +116,11 @@ def of_texts(model: Model, texts: Iterable[str], counts: ReadCounts, seed: int =
         if len(examples) == TEXTS:
             break
     labels = sum(len(rows) for one in examples for rows, _ in one.targets.values())
-    return importance(model, examples, lambda part, gates: -log_probabilities(model, part, gates), labels)
+    return Asked(examples, lambda part, gates: -log_probabilities(model, part, gates), labels)
 
 
-def of_task(model: Model, source: str, counts: ReadCounts) -> Importance:
-    """Of a fine-tuned model's loss on its task's records."""
+def of_task(model: Model, source: str, counts: ReadCounts) -> Asked:
+    """Of a file's records what a fine-tuned model is asked."""
     task = model.require_task()
     if task.frozen:
         raise InputError("stands on a frozen encoder's features, a model that is fine-tuned whole needed", model.path)
@@ -118,14 +129,14 @@ def of_task(model: Model, source: str, counts: ReadCounts) -> Importance:
     examples = [feature for features in groups for feature in features]
     head = model.heads[task.part]
 
-    def losses(part: Sequence[Example], gates: torch.Tensor) -> torch.Tensor:
+    def losses(part: Sequence[Example], gates: torch.Tensor | None) -> torch.Tensor:
         batch = pack(part)
-        if batch.groups:
+        if gates is not None and batch.groups:
             gates = gates.repeat_interleave(torch.tensor(batch.groups), 0)
         batch = replace(batch, gates=gates).to(model.encoder.embeddings.word.weight.device)
         return task.loss(head(model.encoder, batch), batch)[None]
 
-    return importance(model, examples, losses, task.count(pack(examples)) if examples else 1)
+    return Asked(examples, losses, task.count(pack(examples)) if examples else 1)
 
 
 def draw(found: Importance, path: Path, without: None = None) -> None:
@@ -146,12 +157,12 @@ def told(found: Importance) -> dict[str, Any]:
 def of_file(model: Model, asked: Question) -> Importance:
     """Of a fine-tuned model's records, or of the texts of a file: trees, or sentences of any text."""
     if model.task:
-        return of_task(model, asked.file, asked.counts)
+        return importance(model, of_task(model, asked.file, asked.counts))
     if is_universal(asked.file):
-        return of_texts(model, (tree.text for tree in asked.trees()), asked.counts, asked.seed)
+        return importance(model, of_texts(model, (tree.text for tree in asked.trees()), asked.counts, asked.seed))
     found = passages([asked.file], asked.options, asked.counts)
     texts = (text for passage in found for text in sentences(passage.paragraphs, "auto"))
-    return of_texts(model, texts, asked.counts, asked.seed)
+    return importance(model, of_texts(model, texts, asked.counts, asked.seed))
 
 
 def tables(found: Importance, without: None = None) -> list[Table]:

@@ -20,7 +20,8 @@ from bertloom.example import Example
 from bertloom.files import TAKEN
 from bertloom.inspect import bootstrap
 from bertloom.inspect.bootstrap import Array
-from bertloom.model.encoder import Encoder, Insides
+from bertloom.model.encoder import Insides
+from bertloom.model.forms import like
 from bertloom.model.init import randomise
 from bertloom.model.packed import pack
 from bertloom.text.bracketed import Span
@@ -153,7 +154,7 @@ def plain(interval: tuple[float, float]) -> list[float] | None:
 
 def untrained(model: Model, seed: int = 0) -> Model:
     """The model with random weights, matrices of deviation 0.02 as BERT's began, which a probe is compared with."""
-    encoder = Encoder(model.config)
+    encoder = like(model.encoder)
     randomise(encoder, 0.02, torch.Generator().manual_seed(seed))
     encoder.to(model.encoder.embeddings.word.weight.device)
     return Model(encoder, torch.nn.ModuleDict(), model.tokenizer, {}, model.path)
