@@ -284,6 +284,14 @@ class Model:
             card=card or self.card, task=self.task, sentence=self.sentence,
         )  # fmt: skip
 
+    def require_all_heads(self) -> Model:
+        """The model; raises where heads were taken away, so that layers do not have the same ones."""
+        state = self.encoder.state_dict()
+        wanted = 3 * self.config.hidden_size // (2 if self.config.direction == "two-way" else 1)
+        if any(len(one) != wanted for name, one in state.items() if name.endswith("attention.qkv.weight")):
+            raise InputError("has had heads taken away, the model that it was made from needed", self.path)
+        return self
+
     @property
     def fingerprint(self) -> str:
         """A hash of every weight."""

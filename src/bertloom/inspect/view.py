@@ -93,7 +93,7 @@ def view(model: Model, text: str, second: str | None = None, budget: int = BUDGE
     text, second = text.replace(SPECIAL["mask"], mask), second and second.replace(SPECIAL["mask"], mask)
     text, parts = _windowed(model, text, part) if second is None else (text, 1)
     example = model.whole(text, second)
-    tokens, insides = model.trace(text, second)
+    tokens, insides = model.require_all_heads().trace(text, second)
     if len(insides) < 2:
         raise InputError("a model without layers given, one to look into needed", model.path)
     special = _special(model, text, second)

@@ -29,8 +29,8 @@ class Report:
 def low_rank(model: Model, texts: Sequence[str], rank: int) -> tuple[Model, Report]:
     """A model whose word embeddings are of a rank, nearest to what they were where its texts' words are.
 
-    Every word counts once more than it stands in the texts. A model with a language head, which shares the table, has
-    none of it.
+    The texts' words count together as much as the vocabulary's, each as often as it stands there. A model with a
+    language head, which shares the table, raises.
     """
     model.require_learning()
     word = model.encoder.embeddings.word
@@ -46,7 +46,8 @@ def low_rank(model: Model, texts: Sequence[str], rank: int) -> tuple[Model, Repo
     if not texts:
         raise InputError("no texts, at least one needed")
     counts = Counter(number for ids in model.tokenizer.ids(list(texts)) for number in ids)
-    often = torch.tensor([1.0 + counts[number] for number in range(rows)], device=word.weight.device).double()
+    share = rows / max(1, counts.total())
+    often = torch.tensor([1.0 + share * counts[number] for number in range(rows)], device=word.weight.device).double()
     table = word.weight.double()
     # The best rank under weights are the first directions of the weighted products of columns.
     values, directions = torch.linalg.eigh(table.t() @ (table * often[:, None]))

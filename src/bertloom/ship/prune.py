@@ -5,6 +5,7 @@ I inputs and O outputs of a linear layer, N heads of size H, F inner neurons.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -185,27 +186,32 @@ def with_layers(encoder: Encoder, kept: Sequence[int]) -> Encoder:
     return made.eval()
 
 
+def slopes(kinds: Sequence[Layer], asked: Asked) -> list[tuple[Tensor, Tensor]]:
+    """Of each layer how much the loss moves with what every head (N,) and every inner neuron (F,) brings.
+
+    What an input of a matrix brings is its column's part of the output, so that the slope along it is that of a gate.
+    """
+    weights = [one for kind in kinds for one in (kind.attention.output.weight, kind.feed_forward.output.weight)]
+    widths = [one for kind in kinds for one in (kind.attention.head_size, 1)]
+    totals = [one.new_zeros(one.shape[1] // width) for one, width in zip(weights, widths)]
+    for part in by_tokens([len(one) for one in asked.examples], TOGETHER):
+        grads = torch.autograd.grad((asked.slopes or asked.losses)(asked.examples[part], None).sum(), weights)
+        for total, weight, width, grad in zip(totals, weights, widths, grads):
+            total += (weight.detach() * grad).sum(0).view(-1, width).sum(1).abs()
+    return list(zip(totals[::2], totals[1::2]))
+
+
 def _chosen(
     kinds: Sequence[Layer], asked: Asked, heads: float, inner: float
 ) -> Iterable[tuple[Tensor | None, Tensor | None]]:
     """Of each layer the inputs of both its output matrices that stay, None where all do."""
-    weights = [one for kind in kinds for one in (kind.attention.output.weight, kind.feed_forward.output.weight)]
-    totals = [torch.zeros(one.shape[1], device=one.device) for one in weights]
-    slopes = asked.slopes or asked.losses
-    sizes = {id(kind.attention.output.weight): kind.attention.head_size for kind in kinds}
-    for part in by_tokens([len(one) for one in asked.examples], TOGETHER):
-        grads = torch.autograd.grad(slopes(asked.examples[part], None).sum(), weights)
-        for total, weight, grad in zip(totals, weights, grads):
-            # What an input brings is its column's part of the output: the slope along it is that of a gate on it.
-            moved, width = (weight.detach() * grad).sum(0), sizes.get(id(weight), 1)
-            total += moved.view(-1, width).sum(1).abs().repeat_interleave(width)
-    by_head = [F.normalize(total[:: one.attention.head_size], dim=0) for total, one in zip(totals[::2], kinds)]
-    stay = _best_heads(by_head, heads)
-    for kind, kept, total in zip(kinds, stay, totals[1::2]):
+    found = slopes(kinds, asked)
+    stay = _best_heads([F.normalize(by_head, dim=0) for by_head, _ in found], heads)
+    for kind, kept, (_, by_neuron) in zip(kinds, stay, found):
         width = kind.attention.head_size
         columns = (kept[:, None] * width + torch.arange(width, device=kept.device)).flatten()
-        number = max(STEP, round((1 - inner) * len(total) / STEP) * STEP)
-        neurons = total.topk(min(number, len(total))).indices.sort().values
+        number = max(STEP, math.ceil((1 - inner) * len(by_neuron) / STEP) * STEP)
+        neurons = by_neuron.topk(min(number, len(by_neuron))).indices.sort().values
         yield columns if heads else None, neurons if inner else None
 
 

@@ -49,18 +49,18 @@ class Taught(TaskObjective):
         super().__init__(task, head)
         # In a tuple, which no module looks into: the teacher is neither trained nor saved.
         self.teacher, self.match = (teacher.eval(),), tuple(match)
-        self.weights |= dict.fromkeys(match, 1.0)
+        self.weights = dict.fromkeys([SOFT, *match], 1.0)
         self.sample, self.narrowing = sample, dict[int, tuple[Tensor, Tensor]]()
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Logits that are compared, and tokens of what else is."""
-        return {self.task.name: batch.targets[SOFT][1].numel(), **dict.fromkeys(self.match, len(batch.input_ids))}
+        return {SOFT: batch.targets[SOFT][1].numel(), **dict.fromkeys(self.match, len(batch.input_ids))}
 
     def forward(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         """Squared differences of logits and states, divergences of relations."""
         mine: list[Insides] = []
         head = self.head(_Traced(encoder, mine) if self.match else encoder, batch)
-        found = {self.task.name: F.mse_loss(head.float(), batch.targets[SOFT][1], reduction="sum")}
+        found = {SOFT: F.mse_loss(head.float(), batch.targets[SOFT][1], reduction="sum")}
         if self.match:
             its = self._seen(replace(batch, read=None))
             if "states" in self.match:

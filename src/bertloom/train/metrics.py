@@ -157,11 +157,11 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str, guessing: di
 def draw_scores(rows: list[dict[str, Any]], path: Path, title: str, metric: str) -> None:
     """A task's loss in training and on dev, its deciding metric on dev; rate and speed beside them."""
     steps, measured = ([row for row in rows if kind in row] for kind in ("tokens", "held_out"))
-    (name,) = steps[0]["losses"]
     figure, axes = _figure(3, title)
-    _draw_loss(axes[0], rows, name, "dev")
+    # Of a teacher's answers and insides, the answers.
+    _draw_loss(axes[0], rows, next(iter(steps[0]["losses"])), "dev")
     axes[0].legend(fontsize=8)
-    scores = [row["held_out"][name][metric] for row in measured]
+    scores = [next(iter(row["held_out"].values()))[metric] for row in measured]
     axes[1].plot([row["step"] for row in measured], scores, "o-", color="#d94801", markersize=4)
     if scores:
         best = scores.index(max(scores))

@@ -72,6 +72,7 @@ def importance(model: Model, asked: Asked) -> Importance:
     examples, losses, labels, _ = asked
     if not examples:
         raise InputError("no text is left that the model can read, at least one needed")
+    model.require_learning().require_all_heads()
     model.encoder.eval(), model.heads.eval()
     shape = (model.config.num_hidden_layers, model.config.num_attention_heads)
     totals = torch.zeros(shape, dtype=torch.float64)

@@ -93,7 +93,10 @@ class Seen(Generic[Source]):
     @property
     def attentions(self) -> Array:
         """(L, N, n, n)."""
-        return torch.stack([one.attentions[self.number] for one in self.insides[1:]]).float().cpu().numpy()
+        maps = [one.attentions[self.number] for one in self.insides[1:]]
+        if len({len(one) for one in maps}) > 1:
+            raise InputError("model: heads were taken away, the one that it was made from needed")
+        return torch.stack(maps).float().cpu().numpy()
 
     @property
     def states(self) -> Array:

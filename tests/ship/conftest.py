@@ -1,0 +1,3 @@
+"""Small models that looking inside has too."""
+
+from tests.inspect.conftest import runs  # noqa: F401
