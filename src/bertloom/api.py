@@ -25,7 +25,7 @@ from bertloom.example import Example
 from bertloom.families import FAMILIES
 from bertloom.files import refuse_existing, whole_folder
 from bertloom.model.encoder import Encoder, Insides
-from bertloom.model.forms import quantized, reshape
+from bertloom.model.forms import is_whole, quantized, reshape
 from bertloom.model.heads import HEADS, POOLED
 from bertloom.model.packed import TOKENS_AT_ONCE, by_tokens, computing_device, pack
 from bertloom.objectives import heads_of
@@ -286,9 +286,7 @@ class Model:
 
     def require_all_heads(self) -> Model:
         """The model; raises where heads were taken away, so that layers do not have the same ones."""
-        state = self.encoder.state_dict()
-        wanted = 3 * self.config.hidden_size // (2 if self.config.direction == "two-way" else 1)
-        if any(len(one) != wanted for name, one in state.items() if name.endswith("attention.qkv.weight")):
+        if not is_whole(self.encoder):
             raise InputError("has had heads taken away, the model that it was made from needed", self.path)
         return self
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from bertloom.config import Window
 from bertloom.model.noise import keep_mask
 from bertloom.model.packed import CAUSAL, EVERYWHERE, Batch, Block, seen_in
+from bertloom.model.padded import Padded
 
 # Sequences of more tokens are mixed by PyTorch's flash attention, where nothing is masked or dropped: it keeps no
 # probabilities, whose memory grows with the square. Of shorter ones they are cheaper kept than made again.
@@ -159,7 +160,7 @@ class _Turned(torch.autograd.Function):
 def _turn_(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     """The first `heads` heads of rows (T, …), turned."""
     size = 2 * cos.shape[1]
-    one, other = x[:, : heads * size].view(len(x), heads, 2, size // 2).unbind(2)  # each (T, heads, H / 2)
+    one, other = x[:, : heads * size].view(x.shape[0], heads, 2, size // 2).unbind(2)  # each (T, heads, H / 2)
     cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
     turned = one * cos - other * sin
     other.mul_(cos).add_(one * sin)
@@ -183,6 +184,8 @@ def attention(qkv: Tensor, asked: Tensor | None, made: list[Part], rate: float) 
 
 def mix(qkv: Tensor, asked: Tensor | None, batch: Batch, read: Tensor | None, window: Window, rate: float) -> Tensor:
     """Attention of a batch by the fastest way that does what is asked."""
+    if isinstance(batch, Padded):
+        return batch.mixed(qkv, asked, window)
     if not rate and read is None:
         if qkv.is_cuda and qkv.dtype in (torch.float16, torch.bfloat16):
             return varlen_attention(qkv, batch, window)

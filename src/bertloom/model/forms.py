@@ -52,6 +52,13 @@ def reshape(encoder: Encoder, state: Mapping[str, Tensor]) -> Encoder:
     return encoder
 
 
+def is_whole(encoder: Encoder) -> bool:
+    """Whether every layer has all its heads."""
+    attentions = [one for one in encoder.modules() if isinstance(one, Attention)]
+    sides = 2 if encoder.config.direction == "two-way" else 1
+    return all(sides * one.heads == encoder.config.num_attention_heads for one in attentions)
+
+
 def like(encoder: Encoder) -> Encoder:
     """A new encoder of the same shapes."""
     return reshape(Encoder(encoder.config), encoder.state_dict())

@@ -62,6 +62,11 @@ class Batch:
         return (ends - torch.tensor(self.lengths)).to(self.input_ids.device)
 
     @cached_property
+    def ends(self) -> Tensor:
+        """(B,) the row of each sequence's last token."""
+        return self.starts + torch.tensor(self.lengths, device=self.starts.device) - 1
+
+    @cached_property
     def runs(self) -> list[tuple[int, int]]:
         """Lengths, and how many neighbours have each."""
         return [(length, len(list(run))) for length, run in groupby(self.lengths)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from bertloom.errors import InputError, nearest
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import Batch
+from bertloom.model.padded import Padded
 
 
 def _weighted_mean(x: Tensor) -> Tensor:
@@ -46,11 +47,13 @@ def pooling_of(given: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def by_runs(pool: Callable[[Tensor], Tensor], states: Tensor, batch: Batch) -> Tensor:
+def by_runs(name: str, states: Tensor, batch: Batch) -> Tensor:
     """(B, D) of states (T, D); neighbours of one length are pooled together."""
+    if isinstance(batch, Padded):
+        return batch.pooled(name, states)
     found, start = [], 0
     for length, count in batch.runs:
-        found.append(pool(states[start : start + count * length].view(count, length, -1)))
+        found.append(POOLINGS[name](states[start : start + count * length].view(count, length, -1)))
         start += count * length
     return torch.cat(found)
 
@@ -65,9 +68,9 @@ def pooled(encoder: Encoder, batch: Batch, names: Sequence[str]) -> Tensor:
         raise InputError(f"pooling: {LAST_FOUR} given, a model of at least {len(layers)} layers needed")
     return torch.cat(
         [
-            by_runs(POOLINGS["mean"], torch.stack(layers).mean(0), batch)
+            by_runs("mean", torch.stack(layers).mean(0), batch)
             if name == LAST_FOUR
-            else by_runs(POOLINGS[name], layers[-1], batch)
+            else by_runs(name, layers[-1], batch)
             for name in names
         ],
         1,

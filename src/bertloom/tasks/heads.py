@@ -16,7 +16,7 @@ from bertloom.model.encoder import Encoder
 from bertloom.model.init import initialise
 from bertloom.model.kernels import dropout
 from bertloom.model.packed import Batch
-from bertloom.model.pooling import POOLINGS, by_runs
+from bertloom.model.pooling import by_runs
 from bertloom.tasks.task import BODIES, FEATURES, TARGET
 
 
@@ -41,14 +41,12 @@ def summaries(encoder: Encoder, batch: Batch) -> Tensor:
     if config.classifier_pooling == "cls" and config.direction == "both":
         return encoder(batch)[batch.targets[TARGET][0]]  # type: ignore[no-any-return]
     if config.classifier_pooling == "mean":
-        return by_runs(POOLINGS["mean"], encoder(replace(batch, read=None)), batch)
-    lengths = torch.tensor(batch.lengths, device=batch.starts.device)
-    ends = batch.starts + lengths - 1
+        return by_runs("mean", encoder(replace(batch, read=None)), batch)
     if config.direction == "left-to-right":
-        return encoder(replace(batch, read=ends))  # type: ignore[no-any-return]
-    edges = torch.stack([batch.starts, ends], 1).flatten()
+        return encoder(replace(batch, read=batch.ends))  # type: ignore[no-any-return]
+    edges = torch.stack([batch.starts, batch.ends], 1).flatten()
     # A text has two tokens and more, so that every edge is another row.
-    states = encoder(replace(batch, read=edges)).view(len(ends), 2, 2, -1)  # (M, edge, side, D / 2)
+    states = encoder(replace(batch, read=edges)).view(batch.starts.shape[0], 2, 2, -1)  # (M, edge, side, D / 2)
     return torch.cat([states[:, 1, 0], states[:, 0, 1]], 1)
 
 
@@ -114,16 +112,15 @@ class FeatureHead(nn.Module):
             x = torch.cat(found, 1)
         rows = batch.targets[TARGET][0]
         places = rows if batch.read is None else batch.read[rows]  # of the whole batch
-        if self.pooled:
-            sizes = batch.lengths
-        else:
-            x, owners = x[places], torch.searchsorted(batch.starts, places, right=True) - 1
-            sizes = tuple(torch.bincount(owners).tolist())
+        if not self.pooled:
+            x = x[places]
         if self.lstm is not None:
+            owners = torch.searchsorted(batch.starts, places, right=True) - 1
+            sizes = batch.lengths if self.pooled else tuple(torch.bincount(owners).tolist())
             present = [size for size in sizes if size]
             packed = nn.utils.rnn.pack_sequence(x.split(present), enforce_sorted=False)
             padded, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
             x = torch.cat([one[:size] for one, size in zip(padded, present)])
         if self.pooled:
-            x = by_runs(POOLINGS["mean"], x, batch)
+            x = by_runs("mean", x, batch)
         return self.output(x)  # type: ignore[no-any-return]
