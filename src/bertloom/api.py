@@ -240,17 +240,18 @@ class Model:
 
     def predict(self, records: Iterable[Mapping[str, Any] | str]) -> list[Prediction]:
         """What a fine-tuned model says of records, `{"text": …}` or the like, or of plain texts, in their order."""
-        return [prediction for _, prediction in self.predictions(self._records(records, asks=True))]
+        return [prediction for _, prediction in self.predictions(self.records(records, asks=True))]
 
     def evaluate(self, records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The official metrics of a fine-tuned model on records with their gold answers."""
         task = self.require_task()
-        found = task.usable(list(self._records(records, asks=False)), ReadCounts())
+        found = task.usable(list(self.records(records, asks=False)), ReadCounts())
         if not found:
             raise InputError("records: none given, at least one needed")
         return task.score([prediction for _, prediction in self.predictions(found)], found)
 
-    def _records(self, records: Iterable[Mapping[str, Any] | str], asks: bool) -> Iterator[Record]:
+    def records(self, records: Iterable[Mapping[str, Any] | str], asks: bool = True) -> Iterator[Record]:
+        """Dicts or plain texts as a fine-tuned model's task understands them, with gold answers unless it asks."""
         if isinstance(records, str | Mapping):
             raise InputError("records: one given, a list of records allowed")
         task = replace(self.require_task(), asks=asks)

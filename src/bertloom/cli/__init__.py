@@ -31,6 +31,7 @@ COMMANDS = {
     "embed": "Turn every text of a file into a vector.",
     "compress": "Make a model smaller and faster, and say what it costs.",
     "export": "Write a model as another runtime opens it, compared before it is done.",
+    "serve": "Answer requests over HTTP: vectors, labels, tags, answers.",
     "view": "Show what a model does with a text: heads, neurons, layers, hidden words, and why.",
     "probe": "What a model's heads look at, of the relations in a treebank.",
     "bias": "What a model prefers where people differ, before and after.",
