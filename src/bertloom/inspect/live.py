@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class Rank(Hide):
     word: str = ""
 
 
-def application(model: Model, text: str, second: str | None) -> Any:
-    """The ASGI application: the page, and its questions."""
+def application(model: Model, text: str, second: str | None, hosts: Sequence[str] = (HOST, "localhost")) -> Any:
+    """The ASGI application: the page, and its questions, for those who call this machine by one of some names."""
     try:
         from fastapi import FastAPI, HTTPException, Request
         from fastapi.responses import HTMLResponse, JSONResponse
@@ -53,7 +53,7 @@ def application(model: Model, text: str, second: str | None) -> Any:
     first = _looked(model, text, second)
     app = FastAPI(title="bertloom view", openapi_url=None)
     # A page of elsewhere whose name was made to mean this machine is none of ours.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
 
     @app.exception_handler(InputError)
     def refused(request: Request, error: InputError) -> JSONResponse:

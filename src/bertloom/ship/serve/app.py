@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -30,10 +31,13 @@ from bertloom.model.packed import TOKENS_AT_ONCE
 from bertloom.ship.serve import shapes
 from bertloom.ship.serve.batching import Batcher, FullError
 from bertloom.ship.serve.served import Served
+from bertloom.train.memory import keep_freed_memory
 
 log = logging.getLogger("bertloom.serve")
 # Addresses that need no key: whether the service lives.
 OPEN = ("/health",)
+# Seconds until a thread that answers requests lets the one that computes go on.
+SWITCH = 5e-4
 WELCOME = "Type a text here, and see what the model does with it."
 Found = TypeVar("Found")
 
@@ -96,6 +100,9 @@ def application(models: Sequence[tuple[str, Model]], limits: Limits = Limits()) 
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
+        # Requests are answered in one thread and computed in another, whose every step waits for the first.
+        sys.setswitchinterval(SWITCH)
+        keep_freed_memory()
         batcher.start()
         yield
         # Requests in flight were answered before.
@@ -163,7 +170,7 @@ def application(models: Sequence[tuple[str, Model]], limits: Limits = Limits()) 
         width = one.model.how.width(one.model.config.hidden_size)
         if asked.dimensions not in (None, width):
             raise Refused(400, f"dimensions: {asked.dimensions} given, {width} allowed")
-        found, tokens = await answer(request, one.embed(given, False, True), len(given))
+        found, tokens = await answer(request, one.embed(given, asked.truncate, True), len(given))
         if asked.encoding_format == "base64":
             found = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in found]  # type: ignore[misc]
         data = [{"object": "embedding", "index": number, "embedding": vector} for number, vector in enumerate(found)]
@@ -262,7 +269,7 @@ def application(models: Sequence[tuple[str, Model]], limits: Limits = Limits()) 
     if limits.page and not limits.key:
         first = models[0][1]
         try:
-            page = live.application(first, WELCOME, None)
+            page = live.application(first, WELCOME, None, hosts=["*"])
         except InputError:
             log.info(json.dumps({"page": "none", "model": models[0][0]}))
         else:

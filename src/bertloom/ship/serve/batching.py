@@ -47,10 +47,12 @@ class Batcher:
         self.waiting: deque[Item] = deque()
         self.size, self.rate = 0, 10_000.0
         self._changed, self._stopping = threading.Condition(), False
-        self._thread = threading.Thread(target=self._work, name="bertloom batches", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to compute."""
+        """Begin to compute, at first or anew."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="bertloom batches", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -58,7 +60,7 @@ class Batcher:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        if self._thread.is_alive():
+        if self._thread:
             self._thread.join()
 
     async def ask(self, compute: Compute, examples: Sequence[Example]) -> list[Any]:

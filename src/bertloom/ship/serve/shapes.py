@@ -33,6 +33,8 @@ class OpenAIEmbeddings(Asked):
     input: Text | Annotated[list[Text], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
+    # Not OpenAI's: whether longer texts are cut and not refused.
+    truncate: bool = False
     user: str | None = None
 
 
