@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bertloom.model.init import initialise
 from bertloom.model.packed import pack
 from bertloom.ship.distill import of_layers
 from bertloom.ship.prune import asking, prune
+from bertloom.ship.steps import Distill, read_recipe
 from bertloom.tasks import TASKS
 from bertloom.tasks.objective import Taught, _relations, _Traced
 from bertloom.text.records import Place
@@ -35,6 +37,7 @@ from bertloom.text.vocabulary import train_vocabulary
 from tests.finetuning.test_tune import quiet, stop_after, write
 from tests.tasks import cases
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["classify", "classify-multi", "classify-score", "tag", "answer", "choose"]
 
 
@@ -297,3 +300,27 @@ def test_as_users_type_it(teacher: Path, tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["compress", str(steps), "--model", "other"])
     assert "is that of another recipe" in capsys.readouterr().err
+
+
+def test_the_shipped_recipe_builds() -> None:
+    made = read_recipe(ROOT / "recipes" / "smaller.toml", {"model": "m", "data": "d", "output": "o"})
+    assert [one.name for one in made.steps] == ["prune", "low-rank", "distill", "quantize"]
+    (distill,) = (one for one in made.steps if isinstance(one, Distill))
+    assert tuning("classify", {**distill.keys, "model": "m", "train": "t", "dev": "d", "output": "o"}).epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "steps: none given"),
+        ("[[steps]]\ndo = 'prunes'", "step 1: do: unknown 'prunes'"),
+        ("[[steps]]\ndo = 'prune'\nhead = 0.5", "step 1: key unknown 'head'"),
+        ("[[steps]]\ndo = 'prune'\nlayers = 0.5", "step 1: layers: 0.5 given, a int allowed"),
+        ("stepps = 1", "key unknown 'stepps'"),
+        ("steps = [1]", "tables needed"),
+    ],
+)
+def test_steps_that_cannot_be(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_recipe(tmp_path / "r.toml", {"model": "m", "data": "d", "output": "o"})

@@ -10,7 +10,10 @@ from bertloom.errors import InputError
 from bertloom.objectives import Combined
 from bertloom.train.recipe import Recipe, read_recipe, resolved
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+# Those of pretraining; one of steps to a smaller model is built in tests/ship.
+RECIPES = sorted(
+    file for file in (Path(__file__).parents[2] / "recipes").glob("*.toml") if "[[steps]]" not in file.read_text()
+)
 
 
 def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from bertloom.api import Model, load
 from bertloom.errors import InputError, blaming, nearest
 from bertloom.files import held, read_json, read_text, write_json
-from bertloom.finetuning.recipe import tuning
+from bertloom.finetuning.recipe import Tuning, tuning
 from bertloom.finetuning.report import FILE
 from bertloom.finetuning.tune import finetune
 from bertloom.ship.low_rank import low_rank
@@ -61,6 +61,10 @@ class Step(ABC):
 
     name: ClassVar[str]
 
+    def check(self, work: Work) -> None:
+        """Raise now, and not after the steps before, where it cannot be taken."""
+        return None
+
     @abstractmethod
     def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any] | None:
         """Make a model in a folder of another; what there is to tell of it, None where a signal stopped it."""
@@ -90,14 +94,17 @@ class Distill(Step):
     name: ClassVar[str] = "distill"
     keys: Mapping[str, Any]
 
+    def check(self, work: Work) -> None:
+        """Its keys are those of fine-tuning."""
+        self._recipe(work.model, work, "output")
+
+    def _recipe(self, model: str, work: Work, output: str) -> Tuning:
+        own = {"model": model, "teacher": work.model, "train": work.data, "dev": work.dev, "output": output}
+        return tuning(work.first.require_task().name, {**self.keys, **own})
+
     def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any] | None:
         """A fine-tuning whose gold answers are the first model's."""
-        task = work.first.require_task()
-        given = {
-            **self.keys, "model": str(model.path), "teacher": work.model, "train": work.data, "dev": work.dev,
-            "output": str(folder),
-        }  # fmt: skip
-        report = finetune(tuning(task.name, given), say=work.say)
+        report = finetune(self._recipe(str(model.path), work, str(folder)), say=work.say)
         return report and {name: report[name] for name in ("scores", "settings")}
 
 
@@ -213,6 +220,8 @@ def compress(recipe: Recipe, say: Say = print) -> dict[str, Any] | None:
     work = Work(recipe.model, recipe.data, recipe.dev, recipe.column, say)
     if work.first.task and not recipe.dev:
         raise InputError("dev: none given, records with answers needed to score a fine-tuned model")
+    for step in recipe.steps:
+        step.check(work)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder) as free:
         if free is False:
