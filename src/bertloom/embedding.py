@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from bertloom.example import Example
 from bertloom.model.encoder import Encoder
 from bertloom.model.packed import Batch, longest_first
 from bertloom.model.pooling import pooled
+from bertloom.model.workers import side_by_side
 from bertloom.sentence import Sentence
 from bertloom.text.sequence import room, sequence
 from bertloom.text.tokenizer import Tokenizer
@@ -81,7 +81,7 @@ def token_vectors(
     for window, made in ahead(tokenised, texts):
         found: list[Vectors] = [np.empty((0, 0), np.float32)] * len(made)
         for numbers, rows in computed(encoder, made, tokens, states):
-            for number, one in zip(numbers, torch.split(rows, [len(made[number]) for number in numbers])):
+            for number, one in zip(numbers, rows.split([len(made[number]) for number in numbers])):
                 # Special tokens stand in no text.
                 found[number] = one[1:-1].numpy()
         for text, example, own in zip(window, made, found):
@@ -89,13 +89,16 @@ def token_vectors(
             yield TokenVectors(tokenizer.shown(example.input_ids[1:-1].tolist()), spans, own)
 
 
-@torch.no_grad()
 def computed(
     encoder: Encoder, examples: list[Example], tokens: int, compute: Callable[[Batch], Tensor]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """What is computed of batches of examples, longest first, with the numbers of the examples in each."""
-    for numbers, batch in longest_first(examples, tokens):
-        yield numbers, compute(batch.to(encoder.embeddings.word.weight.device))
+    device = encoder.embeddings.word.weight.device
+
+    def work(part: tuple[list[int], Batch]) -> tuple[list[int], Tensor]:
+        return part[0], compute(part[1].to(device))
+
+    return side_by_side(work, longest_first(examples, tokens), device)
 
 
 def ahead(make: Callable[[tuple[str, ...]], Made], texts: Iterable[str]) -> Iterator[Made]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
+import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -28,6 +29,7 @@ from bertloom.api import Model
 from bertloom.errors import InputError, nearest
 from bertloom.inspect import live
 from bertloom.model.packed import TOKENS_AT_ONCE
+from bertloom.model.workers import alone
 from bertloom.ship.serve import shapes
 from bertloom.ship.serve.batching import Batcher, FullError
 from bertloom.ship.serve.served import Served
@@ -95,7 +97,9 @@ class Counts:
 
 def application(models: Sequence[tuple[str, Model]], limits: Limits = Limits()) -> FastAPI:
     """The ASGI application of some models by name."""
-    batcher = Batcher(limits.tokens, limits.waiting)
+    # As in `side_by_side`: as many batches at once as there are threads, each computed by one.
+    workers = 1 if torch.cuda.is_available() else torch.get_num_threads()
+    batcher = Batcher(limits.tokens, limits.waiting, workers=workers, begin=alone if workers > 1 else lambda: None)
     counts, served = Counts(batcher), {name: Served(name, model, batcher) for name, model in models}
 
     @asynccontextmanager

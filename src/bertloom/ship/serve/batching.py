@@ -36,32 +36,43 @@ class Item:
 
 
 class Batcher:
-    """A queue and the one thread that computes what waits in it, so many tokens at a time.
+    """A queue and the threads that compute what waits in it, so many tokens at a time each.
 
     A batch is the item that waits longest and those most like it in length: packed sequences of one length share a
     call. A queue of more than `most` tokens takes nothing more.
     """
 
-    def __init__(self, tokens: int, most: int, batched: Callable[[int, int, float], None] = lambda *sizes: None):
-        self.tokens, self.most, self.batched = tokens, most, batched
+    def __init__(
+        self,
+        tokens: int,
+        most: int,
+        batched: Callable[[int, int, float], None] = lambda *sizes: None,
+        workers: int = 1,
+        begin: Callable[[], None] = lambda: None,
+    ):
+        self.tokens, self.most, self.batched, self.workers, self.begin = tokens, most, batched, workers, begin
         self.waiting: deque[Item] = deque()
         self.size, self.rate = 0, 10_000.0
         self._changed, self._stopping = threading.Condition(), False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begin to compute, at first or anew."""
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="bertloom batches", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"bertloom batches {number}", daemon=True)
+            for number in range(self.workers)
+        ]
+        for one in self._threads:
+            one.start()
 
     def stop(self) -> None:
         """Compute what waits, and end."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        if self._thread:
-            self._thread.join()
+            self._changed.notify_all()
+        for one in self._threads:
+            one.join()
 
     async def ask(self, compute: Compute, examples: Sequence[Example]) -> list[Any]:
         """The results of some examples; raises `FullError`. Cancelled, they leave the queue."""
@@ -76,7 +87,7 @@ class Batcher:
                 raise FullError(max(1, math.ceil(self.size / self.rate)))
             self.waiting.extend(items)
             self.size += size
-            self._changed.notify()
+            self._changed.notify_all()
         try:
             return list(await asyncio.gather(*(one.future for one in items)))
         finally:
@@ -84,6 +95,7 @@ class Batcher:
                 one.future.cancel()
 
     def _work(self) -> None:
+        self.begin()
         while batch := self._next():
             began = time.perf_counter()
             found: Sequence[Any] | Exception
@@ -93,7 +105,7 @@ class Batcher:
                 found = error
             taken = time.perf_counter() - began
             size = sum(len(one.example) for one in batch)
-            self.rate += 0.1 * (size / max(taken, 1e-6) - self.rate)
+            self.rate += 0.1 * (self.workers * size / max(taken, 1e-6) - self.rate)
             self.batched(len(batch), size, taken)
             # One call a loop and batch: each wakes the thread that answers requests.
             loop = batch[0].future.get_loop()
