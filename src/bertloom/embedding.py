@@ -81,7 +81,7 @@ def token_vectors(
     for window, made in ahead(tokenised, texts):
         found: list[Vectors] = [np.empty((0, 0), np.float32)] * len(made)
         for numbers, rows in computed(encoder, made, tokens, states):
-            for number, one in zip(numbers, rows.split([len(made[number]) for number in numbers])):
+            for number, one in zip(numbers, rows.split([len(made[number]) for number in numbers])):  # type: ignore[no-untyped-call]
                 # Special tokens stand in no text.
                 found[number] = one[1:-1].numpy()
         for text, example, own in zip(window, made, found):

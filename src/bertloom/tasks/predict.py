@@ -7,11 +7,12 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bertloom.config import EncoderConfig
 from bertloom.model.encoder import Encoder
-from bertloom.model.packed import TOKENS_AT_ONCE, longest_first
+from bertloom.model.packed import TOKENS_AT_ONCE, Batch, longest_first
+from bertloom.model.workers import side_by_side
 from bertloom.tasks.task import TARGET, Array, Feature, Prediction, Record, Task
 from bertloom.text.sources import ReadCounts
 from bertloom.text.tokenizer import Tokenizer
@@ -21,7 +22,6 @@ from bertloom.text.tokenizer import Tokenizer
 AT_ONCE, MOST_TOKENS, TOGETHER = 1024, 1 << 20, 32
 
 
-@torch.no_grad()
 def outputs(
     task: Task, encoder: Encoder, head: nn.Module, features: Sequence[Feature], tokens: int = TOKENS_AT_ONCE
 ) -> tuple[list[Array], float]:
@@ -29,13 +29,17 @@ def outputs(
     encoder.eval(), head.eval()
     device = encoder.embeddings.word.weight.device
     found: list[Array] = [np.zeros((0, 0), np.float32)] * len(features)
-    total, count = 0.0, 0
-    for chosen, batch in longest_first(features, tokens):
-        batch = batch.to(device)
+
+    def work(part: tuple[list[int], Batch]) -> tuple[list[int], Tensor, float, int]:
+        chosen, batch = part[0], part[1].to(device)
         logits = head(encoder, batch)
-        total, count = total + float(task.loss(logits, batch)), count + task.count(batch)
+        return chosen, logits.float().cpu(), float(task.loss(logits, batch)), task.count(batch)
+
+    total, count = 0.0, 0
+    for chosen, logits, loss, labels in side_by_side(work, longest_first(features, tokens), device):
+        total, count = total + loss, count + labels
         sizes = [len(features[number].targets[TARGET][0]) for number in chosen]
-        for number, one in zip(chosen, logits.float().cpu().split(sizes)):
+        for number, one in zip(chosen, torch.split(logits, sizes)):
             found[number] = one.numpy()
     return found, total / max(1, count)
 
