@@ -33,3 +33,5 @@ bench: .venv/ready
 	.venv/bin/python bench/finetune.py sst2 squad squad-dynamic
 	.venv/bin/python bench/race.py
 	.venv/bin/python bench/encode.py
+	.venv/bin/python bench/forms.py
+	.venv/bin/python bench/serve.py

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -26,6 +26,8 @@ def serve(
     ] = "",
     cors: Annotated[tuple[str, ...], Parameter(help="Origins of pages that may ask; none unless given.")] = (),
     page: Annotated[bool, Parameter(help="The inspection page at /, never beside a key.")] = True,
+    engine: Annotated[Literal["local", "ray"], Parameter(help="This process, or replicas under Ray Serve.")] = "local",
+    replicas: Annotated[str, Parameter(help="Under Ray a number, or a range within which it scales, as 1-4.")] = "1",
     logs: Annotated[bool, Parameter(help="A line of JSON on stderr for each request, without its texts.")] = True,
 ) -> None:
     """Answer requests: vectors in OpenAI's and text-embeddings-inference's shapes, labels, tags, answers, words.
@@ -46,4 +48,9 @@ def serve(
     limits = Limits(
         waiting=waiting, texts=texts, bytes=size, seconds=timeout, key=key, origins=cors, page=page, **given
     )
-    work(models, host, port, limits, say, logs)
+    if engine == "ray":
+        from bertloom.ship.serve.ray import run
+
+        run(models, host, port, limits, say, replicas)
+    else:
+        work(models, host, port, limits, say, logs)
