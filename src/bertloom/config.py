@@ -107,8 +107,7 @@ class EncoderConfig:
         self._require_sizes_that_fit()
 
     def _require_sizes_that_fit(self) -> None:
-        sides = 2 if self.direction == "two-way" else 1
-        if self.num_attention_heads % sides:
+        if self.num_attention_heads % self.sides:
             raise InputError(f"num_attention_heads: {self.num_attention_heads} given, an even number allowed two-way")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
@@ -134,6 +133,11 @@ class EncoderConfig:
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def sides(self) -> int:
+        """How many stacks a layer has, which share its width: two where tokens see either side by itself."""
+        return 2 if self.direction == "two-way" else 1
 
     @property
     def word_size(self) -> int:

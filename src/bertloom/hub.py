@@ -45,9 +45,9 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 def part_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     """The names of a config's weights by part: `encoder`, and each of `PARTS`."""
     with torch.device("meta"):
-        encoder, heads = Encoder(config), {name: make(config) for name, make in HEADS.items()}
+        heads = {name: make(config) for name, make in HEADS.items()}
         pooler = Pooler(config)
-    names = tuple(name for name in encoder.state_dict() if not name.startswith("pooler."))
+    names = tuple(name for name in _shapes(config) if not name.startswith("pooler."))
     made: dict[str, nn.Module] = {"pooler": pooler, **heads, **{name: nn.Linear(1, 1) for name in TASK_PARTS}}
     return {
         "encoder": names,

@@ -105,13 +105,13 @@ def _forward(config: EncoderConfig, length: int, shares: Mapping[str, float]) ->
 
     layers = range(config.num_hidden_layers)
     # Two halves share a language head; what names words compares with each of them.
-    sides = 2 if config.direction == "two-way" else 1
     words = 2.0 * config.word_size * config.vocab_size
     return {
         "linear": sum(product(encoder.layers[encoder.order[one]]) for one in layers)
         + (product(encoder.projection) if hasattr(encoder, "projection") else 0.0),
         "attention": sum(4.0 * _seen(config, one, length) * config.hidden_size for one in layers),
-        "head": sides * sum(shares[name] * (product(head) + words * (name != "rtd")) for name, head in heads.items()),
+        "head": config.sides
+        * sum(shares[name] * (product(head) + words * (name != "rtd")) for name, head in heads.items()),
     }
 
 

@@ -27,8 +27,9 @@ from bertloom.api import Model
 from bertloom.errors import InputError
 from bertloom.example import Example
 from bertloom.ship.serve import named
-from bertloom.ship.serve.app import Limits, application
+from bertloom.ship.serve.app import application
 from bertloom.ship.serve.batching import Batcher, FullError
+from bertloom.ship.serve.limits import Limits
 from tests.inspect.conftest import loaded
 from tests.ship.test_export import tuned
 from tests.ship.test_quantize import SENTENCES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -24,7 +24,6 @@ Texts = Annotated[
     str, Parameter(help="Texts like those it will read: lines of a .txt, a column of .jsonl, .csv, .tsv or .parquet.")
 ]
 Output = Annotated[Path, Parameter(help="Folder to make.")]
-Column = Annotated[str, Parameter(help="Column that holds the text.")]
 Dev = Annotated[Path | None, Parameter(help="Records with answers: a fine-tuned model's score before and after.")]
 _HINTS = get_type_hints(Tuning)
 _OWN = ("task", "model", "teacher", "train", "dev", "output", "augment", "augment_share", "augment_copies")
@@ -41,16 +40,24 @@ def compress(*words: Words) -> int | None:
     return _app(words or ("--help",), exit_on_error=False, print_error=False)  # type: ignore[no-any-return]
 
 
-def _some(data: str, column: str, encoding: str, on_bad: Any, counts: ReadCounts) -> list[str]:
-    """Texts from a file's beginning."""
-    from itertools import islice
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How texts or records are read."""
 
-    from bertloom.ship.quantize import TEXTS
-    from bertloom.text.records import texts
-    from bertloom.text.sources import ReadOptions
+    column: Annotated[str, Parameter(help="Column that holds the text.")] = "text"
+    encoding: AnEncoding = "utf-8"
+    on_bad: OnBad = "error"
 
-    # More than these would not be looked at.
-    return list(islice(texts(data, column, ReadOptions(encoding=encoding, on_bad=on_bad), counts), 20 * TEXTS))
+    def texts(self, data: str, counts: ReadCounts) -> list[str]:
+        """Those that a step looks at."""
+        from bertloom.ship.measure import some_texts
+        from bertloom.text.sources import ReadOptions
+
+        return some_texts(data, self.column, ReadOptions(encoding=self.encoding, on_bad=self.on_bad), counts)
+
+
+AReading = Annotated[Reading, Parameter(name="*")]
+HOW = Reading()
 
 
 def _scores(models: Sequence[Model], dev: Path | None) -> dict[str, tuple[float, ...]]:
@@ -63,12 +70,26 @@ def _scores(models: Sequence[Model], dev: Path | None) -> dict[str, tuple[float,
     return {name: tuple(one[name] for one in found) for name in found[0]}
 
 
-def _told(
-    title: str, rows: Sequence[Sequence[str]], scores: dict[str, tuple[float, ...]], output: Path, plain: bool
+def _done(
+    title: str,
+    rows: Sequence[Sequence[str]],
+    made: Model,
+    output: Path,
+    counts: ReadCounts,
+    report: Any,
+    scores: dict[str, tuple[float, ...]],
+    json: bool,
 ) -> None:
-    """A table of before and after, and what to do next."""
-    from bertloom.cli.show import command, print_table, say
+    """Save what was made, and tell of it: a table of before and after, and what to do next."""
+    from bertloom.cli.show import command, print_json, print_table, say, say_counts
+    from bertloom.hub import is_plain
 
+    made.save(output)
+    say_counts(counts)
+    plain = is_plain(made.config, made.state())
+    if json:
+        print_json({"output": str(output), **vars(report), "scores": scores, "opens_in_transformers": plain})
+        return
     print_table(
         title,
         ("", "before", "after"),
@@ -95,40 +116,34 @@ def quantize(
         float, Parameter(help="Least mean cosine with the vectors of before; layers stay in fp32 until it is reached.")
     ] = 0.995,
     dev: Dev = None,
-    column: Column = "text",
-    encoding: AnEncoding = "utf-8",
-    on_bad: OnBad = "error",
+    reading: AReading = HOW,
     json: AsJson = False,
 ) -> None:
     """Weights and activations in int8, calibrated on texts; what does not bear it stays, by measurement."""
     from bertloom.api import load
-    from bertloom.cli.show import print_json, remarks, say, say_counts
+    from bertloom.cli.show import remarks, say
     from bertloom.files import refuse_existing
     from bertloom.ship import quantize as work
     from bertloom.text.sources import ReadCounts
 
     refuse_existing(output)
     counts = ReadCounts()
-    some = _some(data, column, encoding, on_bad, counts)
-    loaded = load(model)
+    some, loaded = reading.texts(data, counts), load(model)
     if dev:
         loaded.require_task()
     with remarks.status("Calibrating"):
         made, report = work.quantize(loaded, some, agreement)
         scores = _scores((loaded, made), dev)
-    made.save(output)
-    say_counts(counts)
-    if json:
-        print_json({"output": str(output), **vars(report), "scores": scores})
-        return
     kept = f"; these stay in fp32: {', '.join(report.kept)}" if report.kept else ""
-    say(f"{len(report.int8)} of {len(report.int8) + len(report.kept)} layers in int8{kept}")
+    if not json:
+        say(f"{len(report.int8)} of {len(report.int8) + len(report.kept)} layers in int8{kept}")
     rows = [
         _megabytes(report.size),
         ("speed", *(f"{speed:,.0f} texts/s" for speed in report.speed)),
         ("agreement", "1", f"{report.agreement:.4f} (least {report.least:.4f})"),
     ]
-    _told(f"int8 on this CPU ({report.instruction_set})", rows, scores, output, plain=False)
+    title = f"int8 on this CPU ({report.instruction_set})"
+    _done(title, rows, made, output, counts, report, scores, json)
 
 
 @_app.command
@@ -143,9 +158,7 @@ def prune(
     inner: Annotated[float, Parameter(help="Share of each layer's inner neurons that go.")] = 0.0,
     layers: Annotated[Whole, Parameter(help="Whole layers that go.")] = 0,
     dev: Dev = None,
-    column: Column = "text",
-    encoding: AnEncoding = "utf-8",
-    on_bad: OnBad = "error",
+    reading: AReading = HOW,
     json: AsJson = False,
 ) -> None:
     """Heads, inner neurons and whole layers that matter least, taken away; what stays takes over what it can.
@@ -153,9 +166,8 @@ def prune(
     `compress distill` teaches the rest from the model as it was.
     """
     from bertloom.api import load
-    from bertloom.cli.show import command, print_json, remarks, say, say_counts
+    from bertloom.cli.show import command, remarks, say
     from bertloom.files import refuse_existing
-    from bertloom.hub import is_plain
     from bertloom.ship import prune as work
     from bertloom.text.sources import ReadCounts
 
@@ -163,18 +175,12 @@ def prune(
     counts, loaded = ReadCounts(), load(model)
     if dev:
         loaded.require_task()
-    some = [] if loaded.task else _some(data, column, encoding, on_bad, counts)
+    some = [] if loaded.task else reading.texts(data, counts)
     with remarks.status("Looking for what matters least"):
         made, report = work.prune(
             loaded, work.asking(loaded, data, some, counts), heads=heads, inner=inner, layers=layers
         )
         scores = _scores((loaded, made), dev)
-    made.save(output)
-    say_counts(counts)
-    plain = is_plain(made.config, made.state())
-    if json:
-        print_json({"output": str(output), **vars(report), "scores": scores, "opens_in_transformers": plain})
-        return
     config = loaded.config
     gone = f" (without {', '.join(map(str, report.gone))})" if report.gone else ""
     rows = [
@@ -184,8 +190,8 @@ def prune(
         ("inner neurons", *(f"{one:,}" for one in report.inner)),
         ("loss", *(f"{one:.4f}" for one in report.loss)),
     ]
-    _told("Pruned", rows, scores, output, plain)
-    if loaded.task:
+    _done("Pruned", rows, made, output, counts, report, scores, json)
+    if loaded.task and not json:
         train = command("compress", "distill", model, "--student", output, "--train", data, "--dev", dev or "FILE")
         say(f"To bring back what it lost: {train} --output FOLDER")
 
@@ -227,35 +233,27 @@ def low_rank(
     output: Output,
     rank: Annotated[Whole, Parameter(help="Width of the table of words.")] = 128,
     dev: Dev = None,
-    column: Column = "text",
-    encoding: AnEncoding = "utf-8",
-    on_bad: OnBad = "error",
+    reading: AReading = HOW,
     json: AsJson = False,
 ) -> None:
     """Word embeddings as a narrow table and a matrix that widens it, nearest where the texts' words are."""
     from bertloom.api import load
-    from bertloom.cli.show import print_json, say_counts
     from bertloom.files import refuse_existing
     from bertloom.ship import low_rank as work
     from bertloom.text.sources import ReadCounts
 
     refuse_existing(output)
     counts = ReadCounts()
-    some, loaded = _some(data, column, encoding, on_bad, counts), load(model)
+    some, loaded = reading.texts(data, counts), load(model)
     made, report = work.low_rank(loaded, some, rank)
     scores = _scores((loaded, made), dev)
-    made.save(output)
-    say_counts(counts)
-    if json:
-        print_json({"output": str(output), **vars(report), "scores": scores})
-        return
     rows = [
         _megabytes(report.size),
         ("rank", str(loaded.config.word_size), str(rank)),
         ("squares kept", "100 %", f"{100 * report.kept:.1f} %"),
         ("agreement", "1", f"{report.agreement:.4f}"),
     ]
-    _told("Word embeddings of low rank", rows, scores, output, plain=False)
+    _done("Word embeddings of low rank", rows, made, output, counts, report, scores, json)
 
 
 @_app.command(show=False)

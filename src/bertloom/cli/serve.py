@@ -35,14 +35,9 @@ def serve(
     Texts of all requests are computed together, as many as fit. On SIGTERM what was accepted is answered, then it ends.
     """
     from bertloom.cli.show import say
-    from bertloom.errors import InputError
-    from bertloom.ship.serve import EXTRA
     from bertloom.ship.serve import serve as work
+    from bertloom.ship.serve.limits import Limits
 
-    try:
-        from bertloom.ship.serve.app import Limits
-    except ImportError as error:
-        raise InputError(f"no {error.name} here; {EXTRA}") from None
     key = api_key or os.environ.get(KEY, "")
     given = {"tokens": tokens} if tokens else {}
     limits = Limits(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +123,20 @@ def serve(model: Model, text: str, second: str | None, port: int, say: Callable[
     app = application(model, text, second)
     import uvicorn
 
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with listening(HOST, port, f"port: {port}") as (opened, where):
+        say(f"{where} until Ctrl-C")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[opened])
+
+
+@contextmanager
+def listening(host: str, port: int, given: str) -> Iterator[tuple[socket.socket, str]]:
+    """A socket at a port, and its address for a browser; raises naming what was `given` where none can be had."""
+    six = ":" in host
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET) as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((HOST, port))
+            opened.bind((host, port))
         except (OSError, OverflowError) as error:
             said = getattr(error, "strerror", None) or "0 to 65535 allowed"
-            raise InputError(f"port: {port} given: {said}") from None
-        say(f"http://{HOST}:{listening.getsockname()[1]}/ until Ctrl-C")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+            raise InputError(f"{given} given: {said}") from None
+        yield opened, f"http://{f'[{host}]' if six else host}:{opened.getsockname()[1]}/"

@@ -55,8 +55,7 @@ def reshape(encoder: Encoder, state: Mapping[str, Tensor]) -> Encoder:
 def is_whole(encoder: Encoder) -> bool:
     """Whether every layer has all its heads."""
     attentions = [one for one in encoder.modules() if isinstance(one, Attention)]
-    sides = 2 if encoder.config.direction == "two-way" else 1
-    return all(sides * one.heads == encoder.config.num_attention_heads for one in attentions)
+    return all(encoder.config.sides * one.heads == encoder.config.num_attention_heads for one in attentions)
 
 
 def like(encoder: Encoder) -> Encoder:

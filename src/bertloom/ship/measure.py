@@ -5,11 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 
 from bertloom.api import Model
 from bertloom.card import model_card
 from bertloom.tasks.task import Record
-from bertloom.text.sources import ReadCounts
+from bertloom.text.records import texts
+from bertloom.text.sources import ReadCounts, ReadOptions
+
+# Texts of a file that are read at most: those that are looked at come from all over them.
+MOST = 10_240
+
+
+def some_texts(data: str, column: str, options: ReadOptions, counts: ReadCounts) -> list[str]:
+    """Texts from a file's beginning: more would not be looked at."""
+    return list(islice(texts(data, column, options, counts), MOST))
 
 
 def size(model: Model) -> int:
@@ -17,9 +27,9 @@ def size(model: Model) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in model.state().values())
 
 
-def speeds(models: Sequence[Model], texts: Sequence[str], rounds: int = 3) -> list[float]:
+def speeds(models: Sequence[Model], given: Sequence[str], rounds: int = 3) -> list[float]:
     """Texts per second of each model's vectors, in turn: the median of several rounds."""
-    return [len(texts) / one for one in seconds([partial(one.encode, texts) for one in models], rounds)]
+    return [len(given) / one for one in seconds([partial(one.encode, given) for one in models], rounds)]
 
 
 def seconds(calls: Sequence[Callable[[], object]], rounds: int = 3) -> list[float]:

@@ -117,10 +117,9 @@ def prune(model: Model, ask: Ask, *, heads: float = 0.0, inner: float = 0.0, lay
                 if keep is not None:
                     _take(part, keep, partial(_run, asked, some))
     report.heads, had = [one.attention.heads for one in kinds], model.config.intermediate_size
-    sides = 2 if model.config.direction == "two-way" else 1
-    config = replace(made.config, intermediate_size=sides * kinds[0].feed_forward.output.in_features if kinds else had)
-    made.encoder.config = config
-    report.inner, report.size = (had, config.intermediate_size), (report.size[0], size(made))
+    has = made.config.sides * kinds[0].feed_forward.output.in_features if kinds else had
+    made.encoder.config = replace(made.config, intermediate_size=has)
+    report.inner, report.size = (had, has), (report.size[0], size(made))
     report.loss = (report.loss[0], _loss(asked, some))
     return made, report
 

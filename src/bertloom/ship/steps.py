@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,17 +15,17 @@ import torch.nn.functional as F
 
 from bertloom.api import Model, load
 from bertloom.errors import InputError, blaming, nearest
-from bertloom.files import held, read_json, read_text, write_json
+from bertloom.files import held, read_json, write_json
 from bertloom.finetuning.recipe import Tuning, tuning
 from bertloom.finetuning.report import FILE
 from bertloom.finetuning.tune import finetune
 from bertloom.ship.low_rank import low_rank
-from bertloom.ship.measure import dev_records, scores, seconds, size
+from bertloom.ship.measure import dev_records, scores, seconds, size, some_texts
 from bertloom.ship.prune import asking, prune
 from bertloom.ship.quantize import TEXTS, quantize
 from bertloom.tasks.task import Record
-from bertloom.text.records import texts
 from bertloom.text.sources import ReadCounts, ReadOptions
+from bertloom.train.keys import check_kind, read_keys
 from bertloom.train.metrics import busy
 
 Say = Callable[[str], None]
@@ -53,7 +50,7 @@ class Work:
     def texts(self) -> list[str]:
         """Texts of the data, from its beginning."""
         name = self.column or (self.first.task.told_by(self.data).plain if self.first.task else "text")
-        return list(islice(texts(self.data, name, ReadOptions(), ReadCounts()), 20 * TEXTS))
+        return some_texts(self.data, name, ReadOptions(), ReadCounts())
 
 
 class Step(ABC):
@@ -65,13 +62,33 @@ class Step(ABC):
         """Raise now, and not after the steps before, where it cannot be taken."""
         return None
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """Its keys with their values."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}  # type: ignore[arg-type]
+
     @abstractmethod
     def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any] | None:
         """Make a model in a folder of another; what there is to tell of it, None where a signal stopped it."""
 
 
+class Change(Step):
+    """A step that is a function from a model to a model with a report."""
+
+    @abstractmethod
+    def made(self, model: Model, work: Work) -> tuple[Model, Any]:
+        """The model and the report."""
+
+    def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any]:
+        """Make it and save it."""
+        made, report = self.made(model, work)
+        made.save(folder)
+        told: dict[str, Any] = vars(report)
+        return told
+
+
 @dataclass(frozen=True, kw_only=True)
-class Prune(Step):
+class Prune(Change):
     """Heads and inner neurons by their share, layers by their number."""
 
     name: ClassVar[str] = "prune"
@@ -79,12 +96,10 @@ class Prune(Step):
     inner: float = 0.0
     layers: int = 0
 
-    def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any]:
+    def made(self, model: Model, work: Work) -> tuple[Model, Any]:
         """By the slopes of a loss on the data."""
         ask = asking(model, work.data, work.texts, ReadCounts())
-        made, report = prune(model, ask, heads=self.heads, inner=self.inner, layers=self.layers)
-        made.save(folder)
-        return vars(report)
+        return prune(model, ask, heads=self.heads, inner=self.inner, layers=self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +108,11 @@ class Distill(Step):
 
     name: ClassVar[str] = "distill"
     keys: Mapping[str, Any]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Those that it was given."""
+        return dict(self.keys)
 
     def check(self, work: Work) -> None:
         """Its keys are those of fine-tuning."""
@@ -109,31 +129,27 @@ class Distill(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(Step):
+class LowRank(Change):
     """Word embeddings of a rank."""
 
     name: ClassVar[str] = "low-rank"
     rank: int = 128
 
-    def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any]:
+    def made(self, model: Model, work: Work) -> tuple[Model, Any]:
         """By the words of the data's texts."""
-        made, report = low_rank(model, work.texts, self.rank)
-        made.save(folder)
-        return vars(report)
+        return low_rank(model, work.texts, self.rank)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Step):
+class Quantize(Change):
     """Weights and activations in int8."""
 
     name: ClassVar[str] = "quantize"
     agreement: float = 0.995
 
-    def run(self, model: Model, work: Work, folder: Path) -> dict[str, Any]:
+    def made(self, model: Model, work: Work) -> tuple[Model, Any]:
         """Calibrated on the data's texts."""
-        made, report = quantize(model, work.texts, self.agreement)
-        made.save(folder)
-        return vars(report)
+        return quantize(model, work.texts, self.agreement)
 
 
 STEPS: dict[str, type[Step]] = {kind.name: kind for kind in (Prune, Distill, LowRank, Quantize)}
@@ -154,30 +170,17 @@ class Recipe:
     def values(self) -> dict[str, Any]:
         """As it stands in a file."""
         own = {name: getattr(self, name) for name in KEYS if name != "steps"}
-        return {**own, "steps": [{"do": one.name, **_keys(one)} for one in self.steps]}
-
-
-def _keys(step: Step) -> dict[str, Any]:
-    given = dataclasses.asdict(step)  # type: ignore[call-overload]
-    return {**given.pop("keys", {}), **given}
+        return {**own, "steps": [{"do": one.name, **one.values} for one in self.steps]}
 
 
 def read_recipe(path: Path, over: Mapping[str, Any]) -> Recipe:
     """The recipe of a TOML file, with keys over it; raises with the file where it cannot be."""
-    try:
-        given = tomllib.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not TOML: {error}", path) from None
-    for name in given:
-        if name not in KEYS:
-            raise InputError(f"key {nearest(name, KEYS)}", path)
-    given |= over
+    given = {**read_keys(path, KEYS), **over}
     for name in ("model", "data", "output", "steps"):
         if not given.get(name):
             raise InputError(f"{name}: none given, one needed", path)
     for name in KEYS[:-1]:
-        if not isinstance(given.get(name, ""), str):
-            raise InputError(f"{name}: {given[name]!r} given, a text allowed", path)
+        check_kind(name, str, given.get(name, ""))
     steps = given["steps"]
     if not (isinstance(steps, list) and all(isinstance(one, dict) for one in steps)):
         raise InputError("steps: [[steps]] tables needed", path)
@@ -197,8 +200,7 @@ def _step(given: dict[str, Any], number: int) -> Step:
     for key, value in given.items():
         if key not in known:
             raise InputError(f"step {number}: key {nearest(key, known)}")
-        if type(value) is not known[key] and not (known[key] is float and type(value) is int):
-            raise InputError(f"step {number}: {key}: {value!r} given, a {known[key].__name__} allowed")
+        check_kind(f"step {number}: {key}", known[key], value)
     return kind(**given)
 
 
@@ -207,8 +209,7 @@ def compress(recipe: Recipe, say: Say = print) -> dict[str, Any] | None:
 
     Each step's model stands in a folder of its own in the output, the last one in `model`.
     """
-    folder, values = Path(recipe.output), recipe.values()
-    said = json.loads(json.dumps(values))
+    folder, said = Path(recipe.output), recipe.values()
     told = folder / "steps.json"
     if told.is_file():
         with blaming(told):

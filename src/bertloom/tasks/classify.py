@@ -111,6 +111,11 @@ class Classify(OnFeatures):
             raise InputError(f"stride: {self.stride} given, at least 0 allowed")
 
     @property
+    def paired(self) -> bool:
+        """Whether there is a second text."""
+        return self.pair not in ("", "none")
+
+    @property
     def pooled(self) -> bool:  # type: ignore[override]
         """Whether the pooler is used."""
         return not self.features_from
@@ -146,7 +151,7 @@ class Classify(OnFeatures):
     @property
     def example(self) -> Row:
         """One text or two, under their columns' names."""
-        return {self.plain: "A fine text."} | ({self.pair: "Another one."} if self.pair not in ("", "none") else {})
+        return {self.plain: "A fine text."} | ({self.pair: "Another one."} if self.paired else {})
 
     def without_gold(self, row: Row) -> Row:
         """Without the label's column."""
@@ -164,7 +169,7 @@ class Classify(OnFeatures):
             place=place,
             id=identity_of(row, place),
             text=text_of(row, self.plain, place),
-            pair=text_of(row, self.pair, place) if self.pair not in ("", "none") else None,
+            pair=text_of(row, self.pair, place) if self.paired else None,
             labels=self._labels(row, place),
         )
 
@@ -274,7 +279,7 @@ class Classify(OnFeatures):
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """Counts by label, imbalance, labels with one example."""
         rows = cast(Sequence[Text], records)
-        pair = f", second text {self.pair!r}" if self.pair not in ("", "none") else ""
+        pair = f", second text {self.pair!r}" if self.paired else ""
         told = f"text {self.text!r}{pair}, label {self.label!r}: {PROBLEMS[self.problem].replace('_', ' ')}"
         if self.problem == REGRESSION:
             scores = [float((row.labels or ("0",))[0]) for row in rows]
@@ -346,7 +351,7 @@ class Classify(OnFeatures):
 
     def limit(self, config: EncoderConfig) -> str:
         """More than the tokens that fit; single texts may be read in windows."""
-        single = self.pair in ("", "none")
+        single = not self.paired
         return super().limit(config) + ("; --long windows reads it whole" if single else "")
 
     def _cut(

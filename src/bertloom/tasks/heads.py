@@ -34,11 +34,16 @@ class PooledHead(nn.Linear):
         return super().forward(dropout(states, self.rate * self.training))
 
 
+def reads_first(config: EncoderConfig) -> bool:
+    """Whether a text's first token stands for all of it."""
+    return config.classifier_pooling == "cls" and config.direction == "both"
+
+
 def summaries(encoder: Encoder, batch: Batch) -> Tensor:
     """(M, D) of each labelled sequence what the pooler takes: its first token, the mean of all, or, where tokens see
     one side, the last token, which has seen the rest."""
     config = encoder.config
-    if config.classifier_pooling == "cls" and config.direction == "both":
+    if reads_first(config):
         return encoder(batch)[batch.targets[TARGET][0]]  # type: ignore[no-any-return]
     if config.classifier_pooling == "mean":
         return by_runs("mean", encoder(replace(batch, read=None)), batch)

@@ -23,7 +23,7 @@ from bertloom.errors import InputError, nearest
 from bertloom.example import Example
 from bertloom.model.packed import Batch, pack
 from bertloom.model.padded import Padded
-from bertloom.tasks.heads import FeatureHead
+from bertloom.tasks.heads import FeatureHead, reads_first
 from bertloom.tasks.task import TARGET, Task
 
 Array = npt.NDArray[Any]
@@ -175,9 +175,7 @@ class _Traced(nn.Module):
     def _needs_all(self) -> bool:
         """Whether a head on whole texts looks at more than first tokens."""
         assert self.form.task is not None
-        config = self.form.model.config
-        feature = isinstance(self.heads[self.form.task.part], FeatureHead)
-        return feature or config.classifier_pooling != "cls" or config.direction != "both"
+        return isinstance(self.heads[self.form.task.part], FeatureHead) or not reads_first(self.form.model.config)
 
 
 def padded(examples: Sequence[Example], names: Sequence[str]) -> dict[str, Array]:

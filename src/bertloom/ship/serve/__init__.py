@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bertloom.api import Model, load
 from bertloom.errors import InputError
-
-if TYPE_CHECKING:
-    from bertloom.ship.serve.app import Limits
+from bertloom.inspect.live import listening
+from bertloom.ship.serve.limits import Limits
 
 EXTRA = "pip install 'bertloom[serve]' brings it"
 
@@ -45,14 +42,7 @@ def serve(
     app = application(named(folders), limits)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("bertloom.serve").setLevel(logging.INFO if logs else logging.WARNING)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except (OSError, OverflowError) as error:
-            said = getattr(error, "strerror", None) or "0 to 65535 allowed"
-            raise InputError(f"host, port: {host} {port} given: {said}") from None
-        shown = f"[{host}]" if ":" in host else host
-        say(f"http://{shown}:{listening.getsockname()[1]}/ until Ctrl-C")
+    with listening(host, port, f"host, port: {host} {port}") as (opened, where):
+        say(f"{where} until Ctrl-C")
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[opened])

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bertloom.example import Example
@@ -32,7 +32,6 @@ class Item:
     example: Example
     compute: Compute
     future: asyncio.Future[Any]
-    since: float = field(default_factory=time.perf_counter)
 
 
 class Batcher:

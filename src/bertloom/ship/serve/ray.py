@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bertloom.errors import InputError
-from bertloom.ship.serve.app import Limits, application
+from bertloom.ship.serve.limits import Limits
 
 # Requests in flight at each replica at which another one is started, and the most that a replica takes: its queue has
 # its own limit, in tokens.
@@ -31,6 +31,8 @@ def deployed(folders: Sequence[str], limits: Limits, replicas: str) -> Any:
     from bertloom.ship.serve import named
 
     def build() -> Any:
+        from bertloom.ship.serve.app import application
+
         return application(named(folders), limits)
 
     least, most = bounds(replicas)

@@ -37,6 +37,10 @@ class Served:
         """What it was fine-tuned for."""
         return self.model.task
 
+    def does(self, name: str) -> bool:
+        """Whether it was fine-tuned for a task."""
+        return self.task is not None and self.task.name == name
+
     async def embed(
         self, texts: Sequence[str | Sequence[int]], truncate: bool, normalize: bool
     ) -> tuple[list[Vectors], int]:
